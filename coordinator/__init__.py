@@ -1,0 +1,1 @@
+"""The service that adds up what it cannot read."""

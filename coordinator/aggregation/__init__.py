@@ -1,0 +1,1 @@
+"""From uploads to an opened sum to a candidate adapter."""

@@ -1,0 +1,1 @@
+"""Where folding and opening run."""

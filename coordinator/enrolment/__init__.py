@@ -1,0 +1,1 @@
+"""Tokens, the certificate authority, revocation."""

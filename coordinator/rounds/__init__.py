@@ -1,0 +1,1 @@
+"""Rounds and cohorts: the state machine, committees, deadlines."""

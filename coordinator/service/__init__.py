@@ -1,0 +1,1 @@
+"""gRPC servicers: translate, check, call the core."""

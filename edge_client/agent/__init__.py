@@ -1,0 +1,1 @@
+"""The nightly pass: duties, check in, train, contribute, adopt."""

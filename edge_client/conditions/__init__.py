@@ -1,0 +1,1 @@
+"""Whether the device may work now, and what says so."""

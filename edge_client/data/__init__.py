@@ -1,0 +1,1 @@
+"""From private text to token batches."""

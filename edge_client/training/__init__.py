@@ -1,0 +1,1 @@
+"""The train-step graph, driven by AdamW in numpy."""

@@ -1,0 +1,1 @@
+"""What both sides share: the protocol, model packages, and what programs need from the machine."""

@@ -1,0 +1,1 @@
+"""What both programs need from the machine: files, configuration, logging, failpoints, TLS."""

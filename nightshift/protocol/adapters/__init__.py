@@ -1,0 +1,1 @@
+"""LoRA adapters as vectors and as files."""

@@ -1,0 +1,221 @@
+"""What can go wrong between a device and its coordinator.
+
+::
+
+    NightshiftError
+    ├── UsageError                 what was typed or configured cannot work
+    ├── DeclinedError              the owner's policy, or the conditions, say no
+    ├── NotJoinedError             this device belongs to no coordinator
+    ├── BusyError                  another run holds the lock
+    ├── RevokedError               the certificate is revoked, expired or unknown
+    ├── UnreachableError           the coordinator does not answer; try later
+    ├── VerificationError          a signature, hash, proof or fingerprint is wrong
+    │   ├── SignatureInvalidError
+    │   ├── HashMismatchError
+    │   ├── LogInconsistentError   the log forks, shrinks or lacks an entry
+    │   └── EquivocationError      two different things said where one is allowed
+    ├── IncompatibleError          protocol version or model that this build cannot use
+    ├── ResourceError              not enough disk or memory
+    ├── PartialError               trained, but not sent
+    ├── RequestError               the other side sent what this side must refuse
+    │   ├── MalformedError         wrong length, garbage, unknown field value
+    │   ├── StateConflictError     right message, wrong moment (late, second upload)
+    │   ├── NotFoundError          no such task, cohort, artefact
+    │   └── TokenError             a join token that is unknown, used up or expired
+    └── OverloadedError            ask again after the time given
+
+Each leaf carries a reason (travels as google.rpc.ErrorInfo), a gRPC status
+name and an exit code; `TABLE` lists them all and a test keeps it complete.
+A message names the input, what was expected, and the next step.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import ClassVar
+
+
+class ExitCode(IntEnum):
+    """What a command's exit status means (docs/operations.md)."""
+
+    OK = 0
+    INTERNAL = 1
+    USAGE = 2
+    PARTIAL = 3
+    NOT_NOW = 4
+    NOT_JOINED = 10
+    LOCKED = 11
+    REVOKED = 12
+    UNREACHABLE = 13
+    VERIFICATION_FAILED = 14
+    INCOMPATIBLE = 15
+    NO_SPACE = 16
+
+
+class NightshiftError(Exception):
+    """An error that a person should read; the message says what to do next."""
+
+    reason: ClassVar[str] = "INTERNAL"
+    grpc_status: ClassVar[str] = "INTERNAL"
+    exit_code: ClassVar[ExitCode] = ExitCode.INTERNAL
+
+
+class UsageError(NightshiftError):
+    """What was typed or configured cannot work."""
+
+    reason = "USAGE"
+    grpc_status = "INVALID_ARGUMENT"
+    exit_code = ExitCode.USAGE
+
+
+class DeclinedError(NightshiftError):
+    """The owner's policy, or the conditions of the moment, say no."""
+
+    reason = "DECLINED"
+    grpc_status = "FAILED_PRECONDITION"
+    exit_code = ExitCode.NOT_NOW
+
+
+class NotJoinedError(NightshiftError):
+    """This device belongs to no coordinator."""
+
+    reason = "NOT_JOINED"
+    grpc_status = "UNAUTHENTICATED"
+    exit_code = ExitCode.NOT_JOINED
+
+
+class BusyError(NightshiftError):
+    """Another run holds the lock of this home directory."""
+
+    reason = "LOCKED"
+    grpc_status = "ABORTED"
+    exit_code = ExitCode.LOCKED
+
+
+class RevokedError(NightshiftError):
+    """The device's certificate is revoked, expired or not known."""
+
+    reason = "REVOKED"
+    grpc_status = "PERMISSION_DENIED"
+    exit_code = ExitCode.REVOKED
+
+
+class UnreachableError(NightshiftError):
+    """The coordinator does not answer."""
+
+    reason = "UNREACHABLE"
+    grpc_status = "UNAVAILABLE"
+    exit_code = ExitCode.UNREACHABLE
+
+
+class VerificationError(NightshiftError):
+    """Something that must be authentic is not; nothing was sent or used."""
+
+    reason = "VERIFICATION_FAILED"
+    grpc_status = "DATA_LOSS"
+    exit_code = ExitCode.VERIFICATION_FAILED
+
+
+class SignatureInvalidError(VerificationError):
+    """A signature does not verify under the key that should have made it."""
+
+    reason = "SIGNATURE_INVALID"
+    grpc_status = "INVALID_ARGUMENT"
+
+
+class HashMismatchError(VerificationError):
+    """Bytes do not have the hash that was promised."""
+
+    reason = "HASH_MISMATCH"
+
+
+class LogInconsistentError(VerificationError):
+    """The log forks, shrinks, or lacks an entry that it must hold."""
+
+    reason = "LOG_INCONSISTENT"
+
+
+class EquivocationError(VerificationError):
+    """The coordinator said two different things where the protocol allows one."""
+
+    reason = "EQUIVOCATION"
+
+
+class IncompatibleError(NightshiftError):
+    """A protocol version or model that this build cannot use."""
+
+    reason = "INCOMPATIBLE"
+    grpc_status = "UNIMPLEMENTED"
+    exit_code = ExitCode.INCOMPATIBLE
+
+
+class ResourceError(NightshiftError):
+    """Not enough disk or memory."""
+
+    reason = "NO_SPACE"
+    grpc_status = "RESOURCE_EXHAUSTED"
+    exit_code = ExitCode.NO_SPACE
+
+
+class PartialError(NightshiftError):
+    """The work was done and kept, but not all of it was sent."""
+
+    reason = "PARTIAL"
+    grpc_status = "ABORTED"
+    exit_code = ExitCode.PARTIAL
+
+
+class RequestError(NightshiftError):
+    """The other side sent what this side must refuse."""
+
+    reason = "REFUSED"
+    grpc_status = "INVALID_ARGUMENT"
+    exit_code = ExitCode.INTERNAL
+
+
+class MalformedError(RequestError):
+    """Wrong length, garbage, or a value outside its range."""
+
+    reason = "MALFORMED"
+    grpc_status = "INVALID_ARGUMENT"
+    exit_code = ExitCode.VERIFICATION_FAILED
+
+
+class StateConflictError(RequestError):
+    """The right message at the wrong moment: late, or a second one."""
+
+    reason = "STATE_CONFLICT"
+    grpc_status = "FAILED_PRECONDITION"
+    exit_code = ExitCode.PARTIAL
+
+
+class NotFoundError(RequestError):
+    """No such task, cohort, model or artefact."""
+
+    reason = "NOT_FOUND"
+    grpc_status = "NOT_FOUND"
+    exit_code = ExitCode.USAGE
+
+
+class TokenError(RequestError):
+    """A join token that is malformed, unknown, used up or expired."""
+
+    reason = "TOKEN_REFUSED"
+    grpc_status = "UNAUTHENTICATED"
+    exit_code = ExitCode.USAGE
+
+
+class OverloadedError(NightshiftError):
+    """The coordinator is busy; ask again later."""
+
+    reason = "OVERLOADED"
+    grpc_status = "RESOURCE_EXHAUSTED"
+    exit_code = ExitCode.UNREACHABLE
+
+
+def _family(root: type[NightshiftError]) -> list[type[NightshiftError]]:
+    return [root, *(leaf for child in root.__subclasses__() for leaf in _family(child))]
+
+
+TABLE: dict[str, type[NightshiftError]] = {error.reason: error for error in _family(NightshiftError)}
+"""Reason -> error class: how a reason that came over the wire becomes an exception again."""

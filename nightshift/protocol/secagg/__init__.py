@@ -1,0 +1,1 @@
+"""One-shot secure aggregation: device, member and opener side by side."""
