@@ -1,0 +1,127 @@
+"""Files that survive a power cut, keys that only their owner reads, one run at a time.
+
+A reader of a file written here sees the old content or the new, never a torn
+one: a temporary file in the same directory is written, fsynced and renamed
+over the target, and the directory is fsynced so that the rename itself lasts.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from nightshift.protocol.errors import BusyError, ResourceError, UsageError
+
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG}
+
+
+def resource_error(error: OSError, path: Path) -> ResourceError | None:
+    """The error to raise when a disk is full, read-only or broken; None for any other failure."""
+    if error.errno not in _NO_ROOM:
+        return None
+    return ResourceError(
+        f"cannot write {path}: {error.strerror}; nothing was lost. Free space or mend the disk, then run again"
+    )
+
+
+def sync_directory(directory: Path) -> None:
+    """Make renames and new names in a directory durable."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_atomic(path: Path, data: bytes, *, mode: int = 0o600) -> None:
+    """Replace a file's content; a crash leaves the old content or the new.
+
+    Raises:
+        ResourceError: the disk is full, read-only or failing. The old content stays.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+            sync_directory(path.parent)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        known = resource_error(error, path)
+        if known is not None:
+            raise known from error
+        raise
+
+
+def read_private(path: Path) -> bytes:
+    """Read a key file, refusing one that others can read.
+
+    Raises:
+        UsageError: the file is absent, or its mode lets group or others in.
+    """
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode & 0o777
+            if mode & 0o077:
+                raise UsageError(f"{path} has mode {mode:04o}, expected 0600; run: chmod 600 {path}")
+            return file.read()
+    except FileNotFoundError as error:
+        raise UsageError(f"{path} is missing; it holds a private key and cannot be made again") from error
+
+
+def make_private_directory(path: Path) -> None:
+    """Create a directory, and those above it, readable by its owner only."""
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        known = resource_error(error, path)
+        raise known or UsageError(f"cannot create {path}: {error.strerror}") from error
+
+
+@contextmanager
+def exclusive_lock(path: Path) -> Iterator[None]:
+    """Hold a lock file for the length of a block; the kernel drops it if the process dies.
+
+    Raises:
+        BusyError: another process holds it.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise BusyError(f"another run holds {path}; wait for it to end, or stop it") from error
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def require_free_space(directory: Path, size_bytes: int, *, reserve_bytes: int = 16 * 2**20) -> None:
+    """Check before a download or a training run that the disk has room.
+
+    Args:
+        directory: an existing directory on the disk in question.
+        size_bytes: what will be written.
+        reserve_bytes: what must stay free for the rest of the machine.
+
+    Raises:
+        ResourceError: less is free than both together.
+    """
+    free = shutil.disk_usage(directory).free
+    if free < size_bytes + reserve_bytes:
+        raise ResourceError(
+            f"{directory} has {free / 2**20:.0f} MiB free, {(size_bytes + reserve_bytes) / 2**20:.0f} MiB are "
+            "needed; free some space or point the cache to another disk"
+        )

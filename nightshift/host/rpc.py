@@ -1,0 +1,151 @@
+"""Errors and limits at the gRPC boundary, mapped once for both sides.
+
+A NightshiftError leaves a servicer as google.rpc.Status with an ErrorInfo that
+carries its reason (and RetryInfo where a wait helps), and comes back as the
+same class in the client. Anything else becomes INTERNAL without a word of the
+inside: a stack trace is for the log, not for the other side.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from functools import wraps
+from typing import Any, NoReturn, TypeVar, cast
+
+import grpc
+from google.protobuf import any_pb2, duration_pb2
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from nightshift.protocol.errors import (
+    TABLE,
+    MalformedError,
+    NightshiftError,
+    OverloadedError,
+    RequestError,
+    RevokedError,
+    UnreachableError,
+    VerificationError,
+)
+
+CHUNK_BYTES = 256 * 1024
+MAX_MESSAGE_BYTES = 4 * 1024 * 1024
+ERROR_DOMAIN = "nightshift"
+DEFAULT_DEADLINE_S = 30.0
+RETRY_AFTER_S = 60
+
+_LIMITS: list[tuple[str, int]] = [
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+]
+CHANNEL_OPTIONS: list[tuple[str, int]] = [
+    *_LIMITS,
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.enable_retries", 0),
+]
+SERVER_OPTIONS: list[tuple[str, int]] = [
+    *_LIMITS,
+    ("grpc.max_concurrent_streams", 64),
+    ("grpc.http2.min_ping_interval_without_data_ms", 30_000),
+    ("grpc.max_connection_idle_ms", 300_000),
+    ("grpc.so_reuseport", 0),
+]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def to_status(error: NightshiftError) -> status_pb2.Status:
+    """The error as it travels."""
+    details = [_packed(error_details_pb2.ErrorInfo(reason=error.reason, domain=ERROR_DOMAIN))]
+    if isinstance(error, OverloadedError | UnreachableError):
+        delay = duration_pb2.Duration(seconds=RETRY_AFTER_S)
+        details.append(_packed(error_details_pb2.RetryInfo(retry_delay=delay)))
+    return status_pb2.Status(code=code_pb2.Code.Value(error.grpc_status), message=str(error)[:2000], details=details)
+
+
+def _packed(message: Any) -> any_pb2.Any:
+    packed = any_pb2.Any()
+    packed.Pack(message)
+    return packed
+
+
+def abort(context: grpc.ServicerContext, error: NightshiftError) -> NoReturn:
+    """End the call with the error's status and reason."""
+    context.abort_with_status(rpc_status.to_status(to_status(error)))
+    raise AssertionError("abort_with_status raises")
+
+
+def guarded(on_unexpected: Callable[[str, BaseException], None]) -> Callable[[F], F]:
+    """Decorate a servicer's method (unary or streaming reply) so that errors leave it mapped.
+
+    Args:
+        on_unexpected: told the method's name and the exception that no rule maps, to log it.
+    """
+
+    def decorate(method: F) -> F:
+        def fail(context: grpc.ServicerContext, error: Exception) -> NoReturn:
+            if isinstance(error, NightshiftError):
+                abort(context, error)
+            on_unexpected(method.__name__, error)
+            abort(context, NightshiftError("the coordinator failed inside; its log says more"))
+
+        @wraps(method)
+        def unary(self: Any, request: Any, context: grpc.ServicerContext) -> Any:
+            try:
+                return method(self, request, context)
+            except Exception as error:  # the boundary: nothing may leave unmapped
+                if context.code() is not None:  # type: ignore[attr-defined]  # absent from grpc-stubs
+                    raise
+                fail(context, error)
+
+        @wraps(method)
+        def streaming(self: Any, request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+            try:
+                yield from method(self, request, context)
+            except Exception as error:  # the boundary: nothing may leave unmapped
+                if context.code() is not None:  # type: ignore[attr-defined]  # absent from grpc-stubs
+                    raise
+                fail(context, error)
+
+        return streaming if inspect.isgeneratorfunction(method) else unary  # type: ignore[return-value]  # same signature
+
+    return decorate
+
+
+def from_rpc_error(error: grpc.RpcError, address: str) -> NightshiftError:
+    """The exception that a failed call means to the device.
+
+    Args:
+        error: what the stub raised.
+        address: host:port that was called, for the message.
+    """
+    call = cast("grpc.Call", error)  # what a stub raises is both; the types know only one
+    status = rpc_status.from_call(call)
+    for detail in status.details if status is not None else ():
+        info = error_details_pb2.ErrorInfo()
+        if detail.Is(info.DESCRIPTOR):
+            detail.Unpack(info)
+            if info.domain == ERROR_DOMAIN and info.reason in TABLE:
+                return TABLE[info.reason](status.message)
+    code = call.code()
+    text = call.details() or "no reason given"
+    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+        return _unavailable(text, address)
+    if code in (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED):
+        return RevokedError(f"the coordinator at {address} refuses this device: {text}")
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        return OverloadedError(f"the coordinator at {address} is busy: {text}; it will be tried again later")
+    if code in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.OUT_OF_RANGE):
+        return MalformedError(f"the coordinator at {address} could not read the request: {text}")
+    return RequestError(f"the coordinator at {address} failed: {text}")
+
+
+def _unavailable(text: str, address: str) -> NightshiftError:
+    lowered = text.lower()
+    if "certificate_verify_failed" in lowered or "hostname verification" in lowered or "peer name" in lowered:
+        return VerificationError(
+            f"the server at {address} does not hold a certificate of the expected root; nothing was sent to it. "
+            "Check the address, or ask the operator for a new token"
+        )
+    return UnreachableError(f"the coordinator at {address} cannot be reached: {text}; it will be tried again")
