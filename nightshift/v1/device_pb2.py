@@ -26,7 +26,7 @@ from nightshift.v1 import log_pb2 as nightshift_dot_v1_dot_log__pb2
 from nightshift.v1 import plan_pb2 as nightshift_dot_v1_dot_plan__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1anightshift/v1/device.proto\x12\rnightshift.v1\x1a\x17nightshift/v1/log.proto\x1a\x18nightshift/v1/plan.proto\"\xbe\x01\n\x0e\x43heckInRequest\x12\x1c\n\x14protocol_version_min\x18\x01 \x01(\r\x12\x1c\n\x14protocol_version_max\x18\x02 \x01(\r\x12\x16\n\x0e\x63lient_version\x18\x03 \x01(\t\x12\x10\n\x08log_size\x18\x04 \x01(\x04\x12&\n\x07prekeys\x18\x05 \x03(\x0b\x32\x15.nightshift.v1.Prekey\x12\r\n\x05\x65poch\x18\x06 \x01(\x04\x12\x0f\n\x07no_plan\x18\x07 \x01(\x08\"\x19\n\x04\x44uty\x12\x11\n\tcohort_id\x18\x01 \x01(\x0c\"\x99\x01\n\tPlanOffer\x12\x0c\n\x04plan\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\x12+\n\nplan_proof\x18\x03 \x01(\x0b\x32\x17.nightshift.v1.LogProof\x12+\n\npool_proof\x18\x04 \x01(\x0b\x32\x17.nightshift.v1.LogProof\x12\x11\n\tseed_path\x18\x05 \x03(\x0c\"Z\n\x0cReleaseOffer\x12\x0f\n\x07release\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\x12&\n\x05proof\x18\x03 \x01(\x0b\x32\x17.nightshift.v1.LogProof\"G\n\x0eRevocationList\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x12\n\ndevice_ids\x18\x02 \x03(\x0c\x12\x11\n\tsignature\x18\x03 \x01(\x0c\"5\n\x0bNextCheckIn\x12\x14\n\x0cnot_before_s\x18\x01 \x01(\r\x12\x10\n\x08window_s\x18\x02 \x01(\r\"\x81\x03\n\x0f\x43heckInResponse\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x13\n\x0btime_unix_s\x18\x02 \x01(\x03\x12-\n\ncheckpoint\x18\x03 \x01(\x0b\x32\x19.nightshift.v1.Checkpoint\x12\x18\n\x10\x63onsistency_path\x18\x04 \x03(\x0c\x12#\n\x06\x64uties\x18\x05 \x03(\x0b\x32\x13.nightshift.v1.Duty\x12&\n\x04plan\x18\x06 \x01(\x0b\x32\x18.nightshift.v1.PlanOffer\x12-\n\x08releases\x18\x07 \x03(\x0b\x32\x1b.nightshift.v1.ReleaseOffer\x12\x31\n\nrevocation\x18\x08 \x01(\x0b\x32\x1d.nightshift.v1.RevocationList\x12\x31\n\rnext_check_in\x18\t \x01(\x0b\x32\x1a.nightshift.v1.NextCheckIn\x12\x14\n\x0cprekeys_held\x18\n \x01(\r\"]\n\x11OpenUploadRequest\x12\x11\n\tcohort_id\x18\x01 \x01(\x0c\x12\x11\n\tplan_hash\x18\x02 \x01(\x0c\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04\x12\x0e\n\x06sha256\x18\x04 \x01(\x0c\"6\n\x12OpenUploadResponse\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x10\n\x08\x63omplete\x18\x02 \x01(\x08\"@\n\rUploadRequest\x12\x11\n\tcohort_id\x18\x01 \x01(\x0c\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"2\n\x0eUploadResponse\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x10\n\x08\x63omplete\x18\x02 \x01(\x08\"7\n\x10GetBundleRequest\x12\x11\n\tcohort_id\x18\x01 \x01(\x0c\x12\x10\n\x08log_size\x18\x02 \x01(\x04\"\xf9\x01\n\x0c\x42undleHeader\x12\x0c\n\x04plan\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\x12+\n\nplan_proof\x18\x03 \x01(\x0b\x32\x17.nightshift.v1.LogProof\x12\x10\n\x08set_hash\x18\x04 \x01(\x0c\x12*\n\tset_proof\x18\x05 \x01(\x0b\x32\x17.nightshift.v1.LogProof\x12-\n\ncheckpoint\x18\x06 \x01(\x0b\x32\x19.nightshift.v1.Checkpoint\x12\x18\n\x10\x63onsistency_path\x18\x07 \x03(\x0c\x12\x14\n\x0c\x63ontributors\x18\x08 \x01(\r\"w\n\x0b\x42undleEntry\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c\x12\x19\n\x11\x63iphertext_sha256\x18\x02 \x01(\x0c\x12\x15\n\rsealed_sha256\x18\x03 \x03(\x0c\x12\x0e\n\x06sealed\x18\x04 \x01(\x0c\x12\x11\n\tsignature\x18\x05 \x01(\x0c\"w\n\x11GetBundleResponse\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1b.nightshift.v1.BundleHeaderH\x00\x12+\n\x05\x65ntry\x18\x02 \x01(\x0b\x32\x1a.nightshift.v1.BundleEntryH\x00\x42\x06\n\x04part\"f\n\rAnswerRequest\x12\x11\n\tcohort_id\x18\x01 \x01(\x0c\x12\x10\n\x08set_hash\x18\x02 \x01(\x0c\x12\r\n\x05index\x18\x03 \x01(\r\x12\x0e\n\x06vector\x18\x04 \x01(\x0c\x12\x11\n\tsignature\x18\x05 \x01(\x0c\"\x10\n\x0e\x41nswerResponse\"6\n\x14\x46\x65tchArtefactRequest\x12\x0e\n\x06sha256\x18\x01 \x01(\x0c\x12\x0e\n\x06offset\x18\x02 \x01(\x04\"9\n\x15\x46\x65tchArtefactResponse\x12\x12\n\nsize_bytes\x18\x01 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x32\xec\x03\n\rDeviceService\x12H\n\x07\x43heckIn\x12\x1d.nightshift.v1.CheckInRequest\x1a\x1e.nightshift.v1.CheckInResponse\x12Q\n\nOpenUpload\x12 .nightshift.v1.OpenUploadRequest\x1a!.nightshift.v1.OpenUploadResponse\x12G\n\x06Upload\x12\x1c.nightshift.v1.UploadRequest\x1a\x1d.nightshift.v1.UploadResponse(\x01\x12P\n\tGetBundle\x12\x1f.nightshift.v1.GetBundleRequest\x1a .nightshift.v1.GetBundleResponse0\x01\x12\x45\n\x06\x41nswer\x12\x1c.nightshift.v1.AnswerRequest\x1a\x1d.nightshift.v1.AnswerResponse\x12\\\n\rFetchArtefact\x12#.nightshift.v1.FetchArtefactRequest\x1a$.nightshift.v1.FetchArtefactResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1anightshift/v1/device.proto\x12\rnightshift.v1\x1a\x17nightshift/v1/log.proto\x1a\x18nightshift/v1/plan.proto\"\xbe\x01\n\x0e\x43heckInRequest\x12\x1c\n\x14protocol_version_min\x18\x01 \x01(\r\x12\x1c\n\x14protocol_version_max\x18\x02 \x01(\r\x12\x16\n\x0e\x63lient_version\x18\x03 \x01(\t\x12\x10\n\x08log_size\x18\x04 \x01(\x04\x12&\n\x07prekeys\x18\x05 \x03(\x0b\x32\x15.nightshift.v1.Prekey\x12\r\n\x05\x65poch\x18\x06 \x01(\x04\x12\x0f\n\x07no_plan\x18\x07 \x01(\x08\"\x19\n\x04\x44uty\x12\x11\n\tcohort_id\x18\x01 \x01(\x0c\"\x99\x01\n\tPlanOffer\x12\x0c\n\x04plan\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\x12+\n\nplan_proof\x18\x03 \x01(\x0b\x32\x17.nightshift.v1.LogProof\x12+\n\npool_proof\x18\x04 \x01(\x0b\x32\x17.nightshift.v1.LogProof\x12\x11\n\tseed_path\x18\x05 \x03(\x0c\"Z\n\x0cReleaseOffer\x12\x0f\n\x07release\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\x12&\n\x05proof\x18\x03 \x01(\x0b\x32\x17.nightshift.v1.LogProof\"G\n\x0eRevocationList\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x12\n\ndevice_ids\x18\x02 \x03(\x0c\x12\x11\n\tsignature\x18\x03 \x01(\x0c\"5\n\x0bNextCheckIn\x12\x14\n\x0cnot_before_s\x18\x01 \x01(\r\x12\x10\n\x08window_s\x18\x02 \x01(\r\"\xa9\x03\n\x0f\x43heckInResponse\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x13\n\x0btime_unix_s\x18\x02 \x01(\x03\x12-\n\ncheckpoint\x18\x03 \x01(\x0b\x32\x19.nightshift.v1.Checkpoint\x12\x18\n\x10\x63onsistency_path\x18\x04 \x03(\x0c\x12#\n\x06\x64uties\x18\x05 \x03(\x0b\x32\x13.nightshift.v1.Duty\x12&\n\x04plan\x18\x06 \x01(\x0b\x32\x18.nightshift.v1.PlanOffer\x12-\n\x08releases\x18\x07 \x03(\x0b\x32\x1b.nightshift.v1.ReleaseOffer\x12\x31\n\nrevocation\x18\x08 \x01(\x0b\x32\x1d.nightshift.v1.RevocationList\x12\x31\n\rnext_check_in\x18\t \x01(\x0b\x32\x1a.nightshift.v1.NextCheckIn\x12\x14\n\x0cprekeys_held\x18\n \x01(\r\x12&\n\x05voids\x18\x0b \x03(\x0b\x32\x17.nightshift.v1.LogProof\"]\n\x11OpenUploadRequest\x12\x11\n\tcohort_id\x18\x01 \x01(\x0c\x12\x11\n\tplan_hash\x18\x02 \x01(\x0c\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04\x12\x0e\n\x06sha256\x18\x04 \x01(\x0c\"6\n\x12OpenUploadResponse\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x10\n\x08\x63omplete\x18\x02 \x01(\x08\"@\n\rUploadRequest\x12\x11\n\tcohort_id\x18\x01 \x01(\x0c\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"2\n\x0eUploadResponse\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x10\n\x08\x63omplete\x18\x02 \x01(\x08\"7\n\x10GetBundleRequest\x12\x11\n\tcohort_id\x18\x01 \x01(\x0c\x12\x10\n\x08log_size\x18\x02 \x01(\x04\"\xf9\x01\n\x0c\x42undleHeader\x12\x0c\n\x04plan\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\x12+\n\nplan_proof\x18\x03 \x01(\x0b\x32\x17.nightshift.v1.LogProof\x12\x10\n\x08set_hash\x18\x04 \x01(\x0c\x12*\n\tset_proof\x18\x05 \x01(\x0b\x32\x17.nightshift.v1.LogProof\x12-\n\ncheckpoint\x18\x06 \x01(\x0b\x32\x19.nightshift.v1.Checkpoint\x12\x18\n\x10\x63onsistency_path\x18\x07 \x03(\x0c\x12\x14\n\x0c\x63ontributors\x18\x08 \x01(\r\"w\n\x0b\x42undleEntry\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c\x12\x19\n\x11\x63iphertext_sha256\x18\x02 \x01(\x0c\x12\x15\n\rsealed_sha256\x18\x03 \x03(\x0c\x12\x0e\n\x06sealed\x18\x04 \x01(\x0c\x12\x11\n\tsignature\x18\x05 \x01(\x0c\"w\n\x11GetBundleResponse\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1b.nightshift.v1.BundleHeaderH\x00\x12+\n\x05\x65ntry\x18\x02 \x01(\x0b\x32\x1a.nightshift.v1.BundleEntryH\x00\x42\x06\n\x04part\"f\n\rAnswerRequest\x12\x11\n\tcohort_id\x18\x01 \x01(\x0c\x12\x10\n\x08set_hash\x18\x02 \x01(\x0c\x12\r\n\x05index\x18\x03 \x01(\r\x12\x0e\n\x06vector\x18\x04 \x01(\x0c\x12\x11\n\tsignature\x18\x05 \x01(\x0c\"\x10\n\x0e\x41nswerResponse\"6\n\x14\x46\x65tchArtefactRequest\x12\x0e\n\x06sha256\x18\x01 \x01(\x0c\x12\x0e\n\x06offset\x18\x02 \x01(\x04\"9\n\x15\x46\x65tchArtefactResponse\x12\x12\n\nsize_bytes\x18\x01 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x32\xec\x03\n\rDeviceService\x12H\n\x07\x43heckIn\x12\x1d.nightshift.v1.CheckInRequest\x1a\x1e.nightshift.v1.CheckInResponse\x12Q\n\nOpenUpload\x12 .nightshift.v1.OpenUploadRequest\x1a!.nightshift.v1.OpenUploadResponse\x12G\n\x06Upload\x12\x1c.nightshift.v1.UploadRequest\x1a\x1d.nightshift.v1.UploadResponse(\x01\x12P\n\tGetBundle\x12\x1f.nightshift.v1.GetBundleRequest\x1a .nightshift.v1.GetBundleResponse0\x01\x12\x45\n\x06\x41nswer\x12\x1c.nightshift.v1.AnswerRequest\x1a\x1d.nightshift.v1.AnswerResponse\x12\\\n\rFetchArtefact\x12#.nightshift.v1.FetchArtefactRequest\x1a$.nightshift.v1.FetchArtefactResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,31 +46,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_NEXTCHECKIN']._serialized_start=637
   _globals['_NEXTCHECKIN']._serialized_end=690
   _globals['_CHECKINRESPONSE']._serialized_start=693
-  _globals['_CHECKINRESPONSE']._serialized_end=1078
-  _globals['_OPENUPLOADREQUEST']._serialized_start=1080
-  _globals['_OPENUPLOADREQUEST']._serialized_end=1173
-  _globals['_OPENUPLOADRESPONSE']._serialized_start=1175
-  _globals['_OPENUPLOADRESPONSE']._serialized_end=1229
-  _globals['_UPLOADREQUEST']._serialized_start=1231
-  _globals['_UPLOADREQUEST']._serialized_end=1295
-  _globals['_UPLOADRESPONSE']._serialized_start=1297
-  _globals['_UPLOADRESPONSE']._serialized_end=1347
-  _globals['_GETBUNDLEREQUEST']._serialized_start=1349
-  _globals['_GETBUNDLEREQUEST']._serialized_end=1404
-  _globals['_BUNDLEHEADER']._serialized_start=1407
-  _globals['_BUNDLEHEADER']._serialized_end=1656
-  _globals['_BUNDLEENTRY']._serialized_start=1658
-  _globals['_BUNDLEENTRY']._serialized_end=1777
-  _globals['_GETBUNDLERESPONSE']._serialized_start=1779
-  _globals['_GETBUNDLERESPONSE']._serialized_end=1898
-  _globals['_ANSWERREQUEST']._serialized_start=1900
-  _globals['_ANSWERREQUEST']._serialized_end=2002
-  _globals['_ANSWERRESPONSE']._serialized_start=2004
-  _globals['_ANSWERRESPONSE']._serialized_end=2020
-  _globals['_FETCHARTEFACTREQUEST']._serialized_start=2022
-  _globals['_FETCHARTEFACTREQUEST']._serialized_end=2076
-  _globals['_FETCHARTEFACTRESPONSE']._serialized_start=2078
-  _globals['_FETCHARTEFACTRESPONSE']._serialized_end=2135
-  _globals['_DEVICESERVICE']._serialized_start=2138
-  _globals['_DEVICESERVICE']._serialized_end=2630
+  _globals['_CHECKINRESPONSE']._serialized_end=1118
+  _globals['_OPENUPLOADREQUEST']._serialized_start=1120
+  _globals['_OPENUPLOADREQUEST']._serialized_end=1213
+  _globals['_OPENUPLOADRESPONSE']._serialized_start=1215
+  _globals['_OPENUPLOADRESPONSE']._serialized_end=1269
+  _globals['_UPLOADREQUEST']._serialized_start=1271
+  _globals['_UPLOADREQUEST']._serialized_end=1335
+  _globals['_UPLOADRESPONSE']._serialized_start=1337
+  _globals['_UPLOADRESPONSE']._serialized_end=1387
+  _globals['_GETBUNDLEREQUEST']._serialized_start=1389
+  _globals['_GETBUNDLEREQUEST']._serialized_end=1444
+  _globals['_BUNDLEHEADER']._serialized_start=1447
+  _globals['_BUNDLEHEADER']._serialized_end=1696
+  _globals['_BUNDLEENTRY']._serialized_start=1698
+  _globals['_BUNDLEENTRY']._serialized_end=1817
+  _globals['_GETBUNDLERESPONSE']._serialized_start=1819
+  _globals['_GETBUNDLERESPONSE']._serialized_end=1938
+  _globals['_ANSWERREQUEST']._serialized_start=1940
+  _globals['_ANSWERREQUEST']._serialized_end=2042
+  _globals['_ANSWERRESPONSE']._serialized_start=2044
+  _globals['_ANSWERRESPONSE']._serialized_end=2060
+  _globals['_FETCHARTEFACTREQUEST']._serialized_start=2062
+  _globals['_FETCHARTEFACTREQUEST']._serialized_end=2116
+  _globals['_FETCHARTEFACTRESPONSE']._serialized_start=2118
+  _globals['_FETCHARTEFACTRESPONSE']._serialized_end=2175
+  _globals['_DEVICESERVICE']._serialized_start=2178
+  _globals['_DEVICESERVICE']._serialized_end=2670
 # @@protoc_insertion_point(module_scope)
