@@ -2,8 +2,7 @@
 
 from nightshift.protocol.adapters.errors import AdapterError, FormatError, LayoutError
 from nightshift.protocol.adapters.initialise import initialise
-from nightshift.protocol.adapters.layout import PROJECTIONS, AdapterLayout, Side, Target, Tensors
-from nightshift.protocol.adapters.method import Method
+from nightshift.protocol.adapters.layout import PROJECTIONS, AdapterLayout, Method, Side, Target, Tensors
 
 __all__ = [
     "PROJECTIONS",

@@ -59,7 +59,8 @@ def _normals(key: bytes, rows: int, columns: int) -> NDArray[np.float64]:
     uniforms = np.frombuffer(stream, dtype="<u2").reshape(rows, columns, _TERMS)
     # 65535 = twice the mean of a uniform uint16; doubling keeps the sum an integer.
     centred = 2 * uniforms.sum(axis=2, dtype=np.int64) - _TERMS * 65_535
-    return centred.astype(np.float64) / 131_072.0
+    normals: NDArray[np.float64] = centred.astype(np.float64) / 131_072.0
+    return normals
 
 
 def _orthonormal_rows(rows: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -45,6 +45,41 @@ class Side(Enum):
     BOTH = "both"
 
 
+class Method(Enum):
+    """How a federation trains the two matrices of an adapter, round by round.
+
+    A sum of products is not the product of sums: averaging A and B separately
+    is inexact. With only one of them trained in a round the sum is exact,
+    because `B A` is linear in each.
+
+    * `ffa`: A stays as it was initialised, B is trained (FFA-LoRA, ICLR 2024).
+    * `alternate`: B in one round, A in the next (RoLoRA, 2024); exact in each
+      round and not confined to the row space of the first A.
+    * `fedavg`: both at once, the inexact baseline.
+    """
+
+    FFA = "ffa"
+    ALTERNATE = "alternate"
+    FEDAVG = "fedavg"
+
+    def side_for_round(self, round_index: int) -> Side:
+        """Side that is trained in a round; the first round has index 0.
+
+        B comes first under `alternate`: B starts at zero, where the gradient
+        of A vanishes.
+
+        Raises:
+            LayoutError: the index is negative.
+        """
+        if round_index < 0:
+            raise LayoutError(f"round_index must be 0 or more, got {round_index}")
+        if self is Method.FEDAVG:
+            return Side.BOTH
+        if self is Method.ALTERNATE and round_index % 2 == 1:
+            return Side.A
+        return Side.B
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """One projection of every layer: `W` is [out_features, in_features]."""
@@ -245,6 +280,6 @@ class AdapterLayout:
         return {name: moved[name] if name in moved else before[name].copy() for name in self.shapes()}
 
 
-def _check_integer(name: str, value: int, maximum: int) -> None:
+def _check_integer(name: str, value: object, maximum: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= maximum:
         raise LayoutError(f"{name} must be an integer from 1 to {maximum}, got {str(value)[:40]}")

@@ -1,0 +1,78 @@
+"""Text to tokens and back, as the model package's tokenizer.json says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import tokenizers
+
+from edge_client.data.errors import DataError
+
+_REPLACEMENT = "\ufffd"
+_MAX_HELD_TOKENS = 8  # a character has at most 4 bytes, each a token at worst; some slack for normalisers
+
+
+class Tokenizer:
+    """The tokenizer of a model package.
+
+    Args:
+        path: tokenizer.json.
+        bos: id of the beginning-of-sequence token, if the model has one.
+        eos: id of the end-of-sequence token.
+        add_bos: whether sequences start with `bos`.
+
+    Raises:
+        DataError: the file is not a tokenizer.
+    """
+
+    def __init__(self, path: Path, *, bos: int | None, eos: int, add_bos: bool) -> None:
+        try:
+            self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises bare Exception
+            raise DataError(f"{path}: not a tokenizer ({error}); fetch the model package again") from error
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self.bos = bos
+        self.eos = eos
+        self.add_bos = add_bos and bos is not None
+
+    @property
+    def prefix(self) -> list[int]:
+        """Tokens that every sequence starts with: [bos] or nothing."""
+        return [self.bos] if self.add_bos and self.bos is not None else []
+
+    def encode(self, text: str) -> list[int]:
+        """Tokens of a text, without any special token added."""
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Text of tokens; special tokens are left out."""
+        text: str = self._tokenizer.decode(list(tokens), skip_special_tokens=True)
+        return text
+
+    def text_of(self, token: int | None) -> str:
+        """The piece of a token as the vocabulary spells it; empty for no token."""
+        return "" if token is None else (self._tokenizer.id_to_token(token) or "")
+
+    def decode_stream(self, tokens: Iterable[int]) -> Iterator[str]:
+        """Yields the text as it grows; the pieces joined are `decode` of all tokens.
+
+        A character whose bytes are spread over several tokens comes out once it is whole.
+        """
+        context: list[int] = []  # tokens already shown, kept because spaces depend on the left neighbour
+        held: list[int] = []
+        for token in tokens:
+            held.append(token)
+            shown = self.decode(context)
+            text = self.decode(context + held)
+            if text.endswith(_REPLACEMENT) and len(held) < _MAX_HELD_TOKENS:
+                continue
+            if len(text) > len(shown):
+                yield text[len(shown) :]
+                context, held = held, []
+        if held:
+            tail = self.decode(context + held)[len(self.decode(context)) :]
+            if tail:
+                yield tail
