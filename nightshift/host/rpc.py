@@ -19,7 +19,6 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from nightshift.protocol.errors import (
-    TABLE,
     MalformedError,
     NightshiftError,
     OverloadedError,
@@ -27,6 +26,7 @@ from nightshift.protocol.errors import (
     RevokedError,
     UnreachableError,
     VerificationError,
+    by_reason,
 )
 
 CHUNK_BYTES = 256 * 1024
@@ -126,8 +126,8 @@ def from_rpc_error(error: grpc.RpcError, address: str) -> NightshiftError:
         info = error_details_pb2.ErrorInfo()
         if detail.Is(info.DESCRIPTOR):
             detail.Unpack(info)
-            if info.domain == ERROR_DOMAIN and info.reason in TABLE:
-                return TABLE[info.reason](status.message)
+            if info.domain == ERROR_DOMAIN and info.reason in by_reason():
+                return by_reason()[info.reason](status.message)
     code = call.code()
     text = call.details() or "no reason given"
     if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):

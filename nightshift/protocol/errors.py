@@ -13,7 +13,8 @@
     │   ├── SignatureInvalidError
     │   ├── HashMismatchError
     │   ├── LogInconsistentError   the log forks, shrinks or lacks an entry
-    │   └── EquivocationError      two different things said where one is allowed
+    │   ├── EquivocationError      two different things said where one is allowed
+    │   └── MemberRevokedError     a committee member that no longer counts
     ├── IncompatibleError          protocol version or model that this build cannot use
     ├── ResourceError              not enough disk or memory
     ├── PartialError               trained, but not sent
@@ -25,7 +26,7 @@
     └── OverloadedError            ask again after the time given
 
 Each leaf carries a reason (travels as google.rpc.ErrorInfo), a gRPC status
-name and an exit code; `TABLE` lists them all and a test keeps it complete.
+name and an exit code; `by_reason` lists them all and a test keeps them distinct.
 A message names the input, what was expected, and the next step.
 """
 
@@ -141,6 +142,12 @@ class EquivocationError(VerificationError):
     reason = "EQUIVOCATION"
 
 
+class MemberRevokedError(VerificationError):
+    """A committee member is revoked, or its certificate is not valid now."""
+
+    reason = "MEMBER_REVOKED"
+
+
 class IncompatibleError(NightshiftError):
     """A protocol version or model that this build cannot use."""
 
@@ -213,9 +220,13 @@ class OverloadedError(NightshiftError):
     exit_code = ExitCode.UNREACHABLE
 
 
+def by_reason() -> dict[str, type[NightshiftError]]:
+    """Reason -> error class: how a reason that came over the wire becomes an exception again.
+
+    Holds every class of the tree that has been imported, also those that other modules add to it.
+    """
+    return {error.reason: error for error in _family(NightshiftError)}
+
+
 def _family(root: type[NightshiftError]) -> list[type[NightshiftError]]:
     return [root, *(leaf for child in root.__subclasses__() for leaf in _family(child))]
-
-
-TABLE: dict[str, type[NightshiftError]] = {error.reason: error for error in _family(NightshiftError)}
-"""Reason -> error class: how a reason that came over the wire becomes an exception again."""

@@ -1,0 +1,203 @@
+"""What a device proves to itself about a plan before it contributes or answers.
+
+The order is fixed: signature, meaning, log, committee, time. The two roles
+share `_verify_plan`; a contributor looks at the committee it will seal to, a
+member at its own place in it and at the frozen set. The owner's policy comes
+after, and can only refuse more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+
+from nightshift.protocol.certificates import verify_device_certificate
+from nightshift.protocol.errors import (
+    LogInconsistentError,
+    MalformedError,
+    MemberRevokedError,
+    RevokedError,
+    StateConflictError,
+    VerificationError,
+)
+from nightshift.protocol.identity import DeviceId, verify
+from nightshift.protocol.log import LogView
+from nightshift.protocol.merkle import verify_consistency
+from nightshift.protocol.plan import (
+    HASH_BYTES,
+    PlanDocument,
+    committee_seed,
+    plan_hash,
+    plan_signature_message,
+    pool_digest,
+)
+from nightshift.protocol.secagg import committee, prekeys
+from nightshift.protocol.secagg.contributors import Contributor
+from nightshift.protocol.secagg.device import MemberKey
+from nightshift.protocol.secagg.member import ShareForMember
+from nightshift.protocol.trust import Trust
+from nightshift.v1 import device_pb2, log_pb2
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedPlan:
+    """A plan that was signed, logged and checked for one role.
+
+    Attributes:
+        document: its meaning.
+        plan_hash: H, 32 bytes.
+        plan_bytes: as received.
+        logged_unix_s: when the log says it was appended; certificates are judged at this time.
+    """
+
+    document: PlanDocument
+    plan_hash: bytes
+    plan_bytes: bytes
+    logged_unix_s: int
+
+    def member_keys(self) -> list[MemberKey]:
+        """Whom a contributor seals its shares to."""
+        return [
+            MemberKey(member.index, member.prekey.device_id, member.prekey.public) for member in self.document.committee
+        ]
+
+
+def verify_offer(
+    offer: device_pb2.PlanOffer,
+    *,
+    view: LogView,
+    trust: Trust,
+    revoked: AbstractSet[DeviceId],
+    now_unix_s: int,
+) -> VerifiedPlan:
+    """Check a plan as a contributor must.
+
+    Args:
+        offer: as received.
+        view: the log, already shown to extend what this device saw before.
+        trust: the coordinator as the join token introduced it.
+        revoked: devices that no longer count.
+        now_unix_s: this device's clock.
+
+    Raises:
+        SignatureInvalidError: plan, certificate or prekey not made by the right key.
+        MalformedError: a field out of range.
+        LogInconsistentError: plan or pool not in the log, or the seed is not the log before the plan.
+        VerificationError: the committee is not the one that the seed draws, or a member may not serve.
+        StateConflictError: the plan's uploads have ended.
+    """
+    plan = _verify_plan(offer.plan, offer.signature, offer.plan_proof, view=view, trust=trust)
+    document = plan.document
+    if offer.plan_proof.index != document.seed_log_size:
+        raise LogInconsistentError(
+            f"the plan names the log of size {document.seed_log_size} as its seed but stands at entry "
+            f"{offer.plan_proof.index}; the seed must be the log right before the plan"
+        )
+    verify_consistency(
+        document.seed_log_size, document.seed_log_root, view.head.size, view.head.root, list(offer.seed_path)
+    )
+    view.require(
+        offer.pool_proof,
+        kind=log_pb2.LOG_ENTRY_KIND_POOL,
+        subject=document.cohort_id,
+        digest=pool_digest(document.pool),
+    )
+    if offer.pool_proof.index >= offer.plan_proof.index:
+        raise LogInconsistentError("the pool was logged after the plan that draws from it")
+    _verify_committee(document, trust=trust, revoked=revoked, now_unix_s=now_unix_s)
+    if now_unix_s > document.latest_upload_deadline_unix_s:
+        raise StateConflictError("the plan's uploads have ended; the next check-in brings a later plan")
+    return plan
+
+
+def verify_bundle(
+    header: device_pb2.BundleHeader, *, cohort_id: bytes, view: LogView, trust: Trust, member: DeviceId, prekey: bytes
+) -> tuple[VerifiedPlan, int]:
+    """Check the head of a committee member's bundle.
+
+    Args:
+        header: as received.
+        cohort_id: the cohort that was asked for.
+        view: the log, already shown to extend what this device saw before.
+        trust: the coordinator as the join token introduced it.
+        member: this device.
+        prekey: X25519 public key, 32 bytes, that this device bound to this cohort or holds unspent.
+
+    Returns:
+        The plan, and this device's index in its committee.
+
+    Raises:
+        SignatureInvalidError, MalformedError, LogInconsistentError: as for a contributor.
+        VerificationError: another cohort, no place for this device in it, or too small a set.
+    """
+    plan = _verify_plan(header.plan, header.signature, header.plan_proof, view=view, trust=trust)
+    document = plan.document
+    if document.cohort_id != cohort_id:
+        raise VerificationError("the bundle is of another cohort than the one asked for")
+    own = [place for place in document.committee if place.prekey.device_id == member]
+    if len(own) != 1 or own[0].prekey.public != prekey:
+        raise VerificationError("this device, with that prekey, is not a member of the bundle's committee")
+    if len(header.set_hash) != HASH_BYTES:
+        raise MalformedError(f"the set hash has {len(header.set_hash)} bytes, expected {HASH_BYTES}")
+    view.require(header.set_proof, kind=log_pb2.LOG_ENTRY_KIND_SET, subject=cohort_id, digest=header.set_hash)
+    if not document.n_min <= header.contributors <= document.n_max:
+        raise VerificationError(
+            f"the frozen set has {header.contributors} contributors; the plan allows {document.n_min} to {document.n_max}"
+        )
+    return plan, own[0].index
+
+
+def verify_bundle_entry(entry: device_pb2.BundleEntry, *, plan: VerifiedPlan, trust: Trust) -> ShareForMember:
+    """Check one contributor of a bundle; its signature is checked where the share is opened.
+
+    Raises:
+        MalformedError: a hash, share or signature of the wrong length.
+        VerificationError: the contributor was not certified when the plan was logged.
+    """
+    parameters = plan.document.parameters
+    hashes = [entry.ciphertext_sha256, *entry.sealed_sha256]
+    if len(entry.sealed_sha256) != parameters.committee_size or any(len(item) != HASH_BYTES for item in hashes):
+        raise MalformedError("a contributor's entry does not carry one 32-byte hash for each member")
+    if len(entry.sealed) != parameters.sealed_share_bytes:
+        raise MalformedError(f"a sealed share has {len(entry.sealed)} bytes, expected {parameters.sealed_share_bytes}")
+    certificate = verify_device_certificate(entry.certificate, trust.root, plan.logged_unix_s)
+    return ShareForMember(
+        contributor=Contributor(certificate.device_id, entry.ciphertext_sha256, tuple(entry.sealed_sha256)),
+        public_key=certificate.public_key,
+        sealed=entry.sealed,
+        signature=entry.signature,
+    )
+
+
+def _verify_plan(
+    plan_bytes: bytes, signature: bytes, proof: log_pb2.LogProof, *, view: LogView, trust: Trust
+) -> VerifiedPlan:
+    verify(trust.signing_key, signature, plan_signature_message(plan_bytes), what="the plan's signature")
+    document = PlanDocument.parse(plan_bytes)
+    identifier = plan_hash(plan_bytes)
+    entry = view.require(proof, kind=log_pb2.LOG_ENTRY_KIND_PLAN, subject=document.cohort_id, digest=identifier)
+    return VerifiedPlan(document, identifier, plan_bytes, entry.time_unix_s)
+
+
+def _verify_committee(document: PlanDocument, *, trust: Trust, revoked: AbstractSet[DeviceId], now_unix_s: int) -> None:
+    expected = committee.draw(
+        committee_seed(document.seed_log_size, document.seed_log_root),
+        document.cohort_id,
+        document.pool,
+        committee.committee_size(len(document.pool)),
+    )
+    if [member.prekey.device_id for member in document.committee] != expected:
+        raise VerificationError("the committee is not the one that the log's seed draws from the pool; refusing")
+    for member in document.committee:
+        name = member.prekey.device_id.hex()[:16]
+        if member.prekey.device_id in revoked:
+            raise MemberRevokedError(f"committee member {name} is revoked; refusing the plan")
+        try:
+            certificate = verify_device_certificate(member.certificate, trust.root, now_unix_s)
+        except RevokedError as error:
+            raise MemberRevokedError(str(error)) from error
+        if certificate.device_id != member.prekey.device_id:
+            raise VerificationError(f"committee member {name} comes with the certificate of another device")
+        prekeys.verify(member.prekey, certificate.public_key, now=now_unix_s)
+        if member.prekey.not_after < document.answer_deadline_unix_s:
+            raise VerificationError(f"the prekey of committee member {name} expires before the answer deadline")
