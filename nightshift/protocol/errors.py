@@ -225,7 +225,7 @@ def by_reason() -> dict[str, type[NightshiftError]]:
 
     Holds every class of the tree that has been imported, also those that other modules add to it.
     """
-    return {error.reason: error for error in _family(NightshiftError)}
+    return {error.reason: error for error in _family(NightshiftError) if "reason" in vars(error)}
 
 
 def _family(root: type[NightshiftError]) -> list[type[NightshiftError]]:

@@ -8,6 +8,7 @@ refuses whatever is out of range, so that no later step has to.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -242,7 +243,8 @@ def _document(plan: plan_pb2.Plan) -> PlanDocument:
     )
     if plan.threshold != parameters.threshold:
         raise MalformedError(
-            f"plan.threshold is {plan.threshold}; a committee of {len(plan.committee)} opens with {parameters.threshold}"
+            f"plan.threshold is {plan.threshold}; "
+            f"a committee of {len(plan.committee)} opens with {parameters.threshold}"
         )
     if not plan.upload_deadline_unix_s <= plan.latest_upload_deadline_unix_s <= plan.answer_deadline_unix_s:
         raise MalformedError("the plan's deadlines are out of order: upload, latest upload, answer")
@@ -305,7 +307,7 @@ def _pool(ids: Sequence[bytes]) -> tuple[DeviceId, ...]:
     _in_range("pool size", len(ids), 3, MAX_POOL)
     for item in ids:
         _exactly("pool entry", item, DEVICE_ID_BYTES)
-    if any(first >= second for first, second in zip(ids, ids[1:], strict=False)):
+    if any(first >= second for first, second in itertools.pairwise(ids)):
         raise MalformedError("the plan's pool is not sorted, or names a device twice")
     return tuple(DeviceId(item) for item in ids)
 

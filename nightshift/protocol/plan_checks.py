@@ -142,7 +142,8 @@ def verify_bundle(
     view.require(header.set_proof, kind=log_pb2.LOG_ENTRY_KIND_SET, subject=cohort_id, digest=header.set_hash)
     if not document.n_min <= header.contributors <= document.n_max:
         raise VerificationError(
-            f"the frozen set has {header.contributors} contributors; the plan allows {document.n_min} to {document.n_max}"
+            f"the frozen set has {header.contributors} contributors; "
+            f"the plan allows {document.n_min} to {document.n_max}"
         )
     return plan, own[0].index
 
