@@ -1,0 +1,96 @@
+"""coordinator.toml: what `init` writes and an operator may change."""
+
+from __future__ import annotations
+
+import os
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from coordinator.home import Home
+from nightshift.host.configuration import load
+from nightshift.protocol.errors import UsageError
+
+DATA_VARIABLE = "NIGHTSHIFT_COORDINATOR_DATA"
+PREFIX = "NIGHTSHIFT_COORDINATOR_"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Listen(_Section):
+    """Where the service listens, and by which names devices call it."""
+
+    addresses: list[str] = Field(default=["localhost"], min_length=1)
+    host: str = "0.0.0.0"  # noqa: S104 - a service for other machines; an operator narrows it here
+    port: int = Field(default=7443, ge=1, le=65535)
+    join_port: int = Field(default=7444, ge=1, le=65535)
+    threads: int = Field(default=16, ge=4, le=256)
+
+
+class Storage(_Section):
+    """Where rows and objects lie; empty means inside the data directory."""
+
+    database: str = ""
+
+
+class Limits(_Section):
+    """What one device may ask for."""
+
+    upload_stream_s: int = Field(default=300, ge=1)
+    prekeys_per_device: int = Field(default=16, ge=1, le=256)
+
+
+class Configuration(_Section):
+    """The whole file."""
+
+    listen: Listen = Listen()
+    storage: Storage = Storage()
+    limits: Limits = Limits()
+
+    def device_address(self) -> str:
+        """host:port that an enrolled device calls."""
+        return join_host_port(self.listen.addresses[0], self.listen.port)
+
+    def join_address(self) -> str:
+        """host:port that a device without a certificate calls."""
+        return join_host_port(self.listen.addresses[0], self.listen.join_port)
+
+
+def join_host_port(host: str, port: int) -> str:
+    """`host:port`, with the brackets that an IPv6 address needs."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def read_configuration(home: Home) -> Configuration:
+    """Read the file of an initialised coordinator.
+
+    Raises:
+        UsageError: not initialised, unknown keys, values out of range.
+    """
+    if not home.configuration_file.exists():
+        raise UsageError(
+            f"{home.directory} holds no coordinator; run `coordinator --data {home.directory} init`, "
+            f"or name another directory with --data or {DATA_VARIABLE}"
+        )
+    return load(
+        Configuration,
+        file=home.configuration_file,
+        environment=os.environ,
+        prefix=PREFIX,
+        reserved=(DATA_VARIABLE,),
+    ).values
+
+
+def configuration_text(listen: Listen) -> str:
+    """The file as `init` writes it."""
+    addresses = ", ".join(f'"{address}"' for address in listen.addresses)
+    return (
+        "# Nightshift coordinator. Unknown keys are errors; what is absent has its default.\n"
+        "[listen]\n"
+        "# Names and addresses in the server certificate; devices call the first one.\n"
+        f"addresses = [{addresses}]\n"
+        f'host = "{listen.host}"\n'
+        f"port = {listen.port}\n"
+        f"join_port = {listen.join_port}\n"
+    )

@@ -1,0 +1,150 @@
+"""Devices: how one is enrolled, recognised, and revoked."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from coordinator.enrolment.authority import Authority, requested_key
+from coordinator.enrolment.tokens import find_token, has_used, redeem
+from coordinator.log import TransparencyLog
+from coordinator.storage.rows import Device, DeviceState, Revocation
+from nightshift.protocol.certificates import verify_device_certificate
+from nightshift.protocol.errors import NotFoundError, RevokedError
+from nightshift.protocol.identity import DeviceId, device_id
+from nightshift.protocol.revocation import sign_revocation
+from nightshift.v1 import device_pb2, log_pb2
+
+MAX_NAME_CHARACTERS = 64
+RENEWAL_S = 10 * 86_400
+
+
+def enrol(
+    session: Session,
+    authority: Authority,
+    log: TransparencyLog,
+    *,
+    secret: bytes,
+    request_der: bytes,
+    name: str,
+    client_version: str,
+    now_unix_s: int,
+) -> Device:
+    """Trade a token and a signing request for an enrolled device.
+
+    The same key with the same token is the same device again: a reply that
+    was lost costs no second use, and an ageing certificate is renewed.
+
+    Raises:
+        MalformedError: the request is not a signing request of a P-256 key.
+        TokenError: unknown, revoked, expired or used-up token.
+        RevokedError: this key was revoked.
+    """
+    key = requested_key(request_der)
+    identity = device_id(key)
+    token = find_token(session, secret)
+    device = session.get(Device, identity)
+    if device is not None and device.state is DeviceState.REVOKED:
+        raise RevokedError("this device's key was revoked; make a new key (leave, then join again)")
+    if device is not None and has_used(session, token, identity) and not _ageing(device, authority, now_unix_s):
+        return device
+    certificate = authority.issue_device_certificate(key, now_unix_s)
+    if device is None:
+        device = Device(
+            device_id=identity,
+            state=DeviceState.ENROLLED,
+            name=printable(name, MAX_NAME_CHARACTERS),
+            certificate=certificate,
+            enrolled_unix_s=now_unix_s,
+            client_version=printable(client_version, MAX_NAME_CHARACTERS),
+        )
+        session.add(device)
+        session.flush()
+    if not has_used(session, token, identity):
+        redeem(session, token, identity, now_unix_s)
+    device.certificate = certificate
+    log.append(
+        session,
+        log_pb2.LOG_ENTRY_KIND_ENROLMENT,
+        time_unix_s=now_unix_s,
+        subject=identity,
+        digest=hashlib.sha256(certificate).digest(),
+    )
+    return device
+
+
+def _ageing(device: Device, authority: Authority, now_unix_s: int) -> bool:
+    try:
+        verify_device_certificate(device.certificate, authority.root, now_unix_s + RENEWAL_S)
+    except RevokedError:
+        return True
+    return False
+
+
+def require_enrolled(session: Session, identity: DeviceId) -> Device:
+    """The row of a device that may speak.
+
+    Raises:
+        RevokedError: unknown here, or revoked.
+    """
+    device = session.get(Device, identity)
+    if device is None:
+        raise RevokedError("this coordinator does not know the device; join it with a new token")
+    if device.state is DeviceState.REVOKED:
+        raise RevokedError("the device was revoked by the operator; make a new key (leave, then join again)")
+    return device
+
+
+def find_device(session: Session, prefix: str) -> Device:
+    """A device by the first digits of its id, in hex.
+
+    Raises:
+        NotFoundError: none or several begin so.
+    """
+    rows = [device for device in list_devices(session) if device.device_id.hex().startswith(prefix.lower())]
+    if len(rows) != 1:
+        found = "no device" if not rows else f"{len(rows)} devices"
+        raise NotFoundError(f"{found} with an id that begins with {prefix!r}; see `coordinator device list`")
+    return rows[0]
+
+
+def list_devices(session: Session) -> Sequence[Device]:
+    """All devices, in the order of enrolment."""
+    return session.scalars(select(Device).order_by(Device.enrolled_unix_s, Device.device_id)).all()
+
+
+def revoke(session: Session, log: TransparencyLog, device: Device, *, reason: str, now_unix_s: int) -> Revocation:
+    """Take a device's right to speak, for good; it stays in every set it was in before."""
+    existing = session.scalar(select(Revocation).where(Revocation.device_id == device.device_id))
+    if existing is not None:
+        return existing
+    device.state = DeviceState.REVOKED
+    last = session.scalar(select(func.max(Revocation.number))) or 0
+    revocation = Revocation(
+        number=last + 1, device_id=device.device_id, time_unix_s=now_unix_s, reason=printable(reason, 200)
+    )
+    session.add(revocation)
+    log.append(
+        session,
+        log_pb2.LOG_ENTRY_KIND_REVOCATION,
+        time_unix_s=now_unix_s,
+        subject=device.device_id,
+        digest=device.device_id,
+        note=revocation.reason,
+    )
+    return revocation
+
+
+def revocation_list(session: Session, authority: Authority) -> device_pb2.RevocationList:
+    """Everyone who is revoked, signed."""
+    rows = session.execute(select(Revocation.number, Revocation.device_id)).all()
+    number = max((row.number for row in rows), default=0)
+    return sign_revocation(number, [DeviceId(row.device_id) for row in rows], authority.sign)
+
+
+def printable(text: str, limit: int) -> str:
+    """Text from the other side, made harmless to show: no control characters, a bounded length."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text[:limit])

@@ -1,0 +1,47 @@
+"""The coordinator's directory: where everything it owns lies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """Paths below the data directory.
+
+    ::
+
+        coordinator.toml      configuration
+        coordinator.sqlite3   rows
+        objects/              uploads, sums, model files, adapters
+        keys/                 private keys, mode 0600, and certificates in PEM
+        serve.lock            held by the running service
+    """
+
+    directory: Path
+
+    @property
+    def configuration_file(self) -> Path:
+        """`coordinator.toml`."""
+        return self.directory / "coordinator.toml"
+
+    @property
+    def database_file(self) -> Path:
+        """`coordinator.sqlite3`."""
+        return self.directory / "coordinator.sqlite3"
+
+    @property
+    def objects_directory(self) -> Path:
+        """`objects/`."""
+        return self.directory / "objects"
+
+    @property
+    def keys_directory(self) -> Path:
+        """`keys/`."""
+        return self.directory / "keys"
+
+    @property
+    def lock_file(self) -> Path:
+        """`serve.lock`."""
+        return self.directory / "serve.lock"
