@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -100,7 +101,7 @@ def test_an_arrow_in_the_wrong_direction_is_seen(tmp_path: Path) -> None:
 
 
 def test_the_device_starts_without_the_heavy_libraries() -> None:
-    heavy = "onnxruntime numpy torch llama_cpp gguf sqlalchemy onnx rich transformers".split()
+    heavy = ["onnxruntime", "numpy", "torch", "llama_cpp", "gguf", "sqlalchemy", "onnx", "rich", "transformers"]
     code = (
         "import sys, edge_client.cli.main\n"
         f"loaded = [name for name in {heavy!r} if name in sys.modules]\n"
@@ -128,7 +129,7 @@ def test_every_message_and_call_of_the_protos_is_explained() -> None:
     bare = []
     for path in sorted((ROOT / "protos").rglob("*.proto")):
         lines = path.read_text("utf-8").splitlines()
-        for before, line in zip(lines, lines[1:], strict=False):
+        for before, line in itertools.pairwise(lines):
             declares = line.strip().startswith(("message ", "enum ", "service ", "rpc ", "oneof ")) or " = " in line
             if declares and "syntax" not in line and "_UNSPECIFIED" not in line and not before.strip().startswith("//"):
                 bare.append(f"{path.name}: {line.strip()}")
