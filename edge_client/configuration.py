@@ -1,0 +1,136 @@
+"""The owner's settings: what `config.toml`, the environment and flags may say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from edge_client.home import Home
+from nightshift.host.configuration import Loaded, load
+
+ENVIRONMENT_PREFIX = "EDGE_CLIENT_"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PolicySettings(_Section):
+    """The owner's limits; the coordinator can only be stricter.
+
+    Attributes:
+        minimum_cohort: fewest contributors whose sum may hold this device's part.
+        minimum_committee: fewest committee members; one of them alone opens nothing.
+        tasks: names or shell patterns of the tasks to take part in.
+        maximum_epsilon: differential-privacy bound per contribution; unset asks for none.
+        minimum_openness: lowest class of the Model Openness Framework; unset accepts any.
+        minimum_licence: "free" wants weights that anyone may use for anything; unset accepts any.
+    """
+
+    minimum_cohort: int = Field(default=10, ge=3, le=1_000_000)
+    minimum_committee: int = Field(default=3, ge=3, le=10)
+    tasks: tuple[str, ...] = ("*",)
+    maximum_epsilon: float | None = Field(default=None, gt=0)
+    minimum_openness: Literal["I", "II", "III"] | None = None
+    minimum_licence: Literal["free", "restricted"] | None = None
+
+    @field_validator("tasks", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        # A variable holds one text: "commands,notes-*".
+        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+class TrainingLimits(_Section):
+    """What training may take from the machine.
+
+    Attributes:
+        threads: of the training process; 0 means as many as the machine has.
+        memory_ceiling_mb: address space of the training process, MiB; 0 means no ceiling.
+        time_ceiling_s: longest training run, seconds.
+        personal_steps: optimiser steps of `train --local`.
+    """
+
+    threads: int = Field(default=0, ge=0, le=1024)
+    memory_ceiling_mb: int = Field(default=0, ge=0)
+    time_ceiling_s: int = Field(default=4 * 3600, ge=1)
+    personal_steps: int = Field(default=60, ge=1, le=1_000_000)
+
+
+class ConditionSettings(_Section):
+    """When a pass may run on its own (`run --now` skips these).
+
+    Attributes:
+        require_mains_power: wait until the machine is plugged in.
+        maximum_load: one-minute load average per core above which the machine counts as busy.
+        minimum_free_disk_mb: room that must be left on the disk of the cache.
+    """
+
+    require_mains_power: bool = True
+    maximum_load: float = Field(default=0.8, gt=0)
+    minimum_free_disk_mb: int = Field(default=256, ge=0)
+
+
+class CacheSettings(_Section):
+    """Where fetched models live.
+
+    Attributes:
+        directory: another place than the default.
+        quota_mb: most MiB that model packages may take; 0 means no limit.
+    """
+
+    directory: Path | None = None
+    quota_mb: int = Field(default=0, ge=0)
+
+
+class DebugSettings(_Section):
+    """For demonstrations and tests only.
+
+    Attributes:
+        keep_encoded_vector: keep what was encrypted, IN THE CLEAR, under the home directory.
+    """
+
+    keep_encoded_vector: bool = False
+
+
+class Configuration(_Section):
+    """Everything that can be set."""
+
+    policy: PolicySettings = PolicySettings()
+    training: TrainingLimits = TrainingLimits()
+    conditions: ConditionSettings = ConditionSettings()
+    cache: CacheSettings = CacheSettings()
+    debug: DebugSettings = DebugSettings()
+
+
+def load_configuration(
+    home: Home,
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Loaded[Configuration]:
+    """Read the settings: flag > environment > file > default.
+
+    Args:
+        home: says where `config.toml` is.
+        overrides: dotted key -> value, from flags.
+        environment: defaults to the process's; `EDGE_CLIENT_POLICY_MINIMUM_COHORT=5`.
+
+    Raises:
+        UsageError: an unknown key or variable, or a value out of range.
+    """
+    return load(
+        Configuration,
+        file=home.config_file,
+        environment=environment,
+        prefix=ENVIRONMENT_PREFIX,
+        overrides=overrides,
+    )
+
+
+def cache_directory(home: Home, settings: CacheSettings) -> Path:
+    """Where model packages are kept."""
+    return settings.directory.expanduser().absolute() if settings.directory else home.cache

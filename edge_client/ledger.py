@@ -1,0 +1,93 @@
+"""Everything that ever left this device, in plain words.
+
+A line says what went, to whom, how large, and what the other side can learn
+from it. It is written when the bytes were acknowledged (or may have been): a
+line too many is better than one that is missing.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from edge_client.store import Store
+from edge_client.store.contributions import StoredContribution
+from edge_client.store.records import LedgerEntry
+from nightshift.protocol.errors import UsageError
+
+_UNITS = {"m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
+
+
+def readable_time(unix_s: int) -> str:
+    """RFC 3339, UTC."""
+    return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def readable_size(size_bytes: int) -> str:
+    """A size for people: "212 kB"."""
+    for limit, unit, divisor in ((1_000, "B", 1), (1_000_000, "kB", 1_000), (10**9, "MB", 10**6)):
+        if size_bytes < limit:
+            return f"{size_bytes / divisor:.0f} {unit}"
+    return f"{size_bytes / 10**9:.1f} GB"
+
+
+def parse_since(text: str, now_unix_s: int) -> int:
+    """`24h`, `7d`, or an RFC 3339 date or time, as Unix seconds.
+
+    Raises:
+        UsageError: neither.
+    """
+    if text[:-1].isdigit() and text[-1:] in _UNITS:
+        return now_unix_s - int(text[:-1]) * _UNITS[text[-1]]
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise UsageError(
+            f"--since {text!r} is neither a span such as 24h or 7d nor a date such as 2026-01-31"
+        ) from error
+    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
+
+
+def joined(store: Store, *, now_unix_s: int, recipient: str, size_bytes: int, device_name: str) -> None:
+    """The signing request went out."""
+    shown = f"its name {device_name!r}" if device_name else "no name"
+    sentence = f"joined: sent this device's public key and {shown}; the private key stayed here"
+    store.records.add_ledger(LedgerEntry(now_unix_s, "join", size_bytes, recipient, sentence, {}))
+
+
+def checked_in(store: Store, *, now_unix_s: int, recipient: str, size_bytes: int, prekeys: int) -> None:
+    """A check-in went out."""
+    keys = f" and {prekeys} new one-time public keys" if prekeys else ""
+    sentence = f"checked in: sent the program's version and the size of the log seen last{keys}; no text, no results"
+    store.records.add_ledger(LedgerEntry(now_unix_s, "check-in", size_bytes, recipient, sentence, {"prekeys": prekeys}))
+
+
+def contributed(store: Store, contribution: StoredContribution, *, now_unix_s: int, recipient: str, n_min: int) -> None:
+    """An encrypted contribution was acknowledged."""
+    sentence = (
+        f"sent what this device learned for task {contribution.task!r}, round {contribution.round}, encrypted: "
+        f"it can only be opened as part of a sum over at least {n_min} devices; no text was sent"
+    )
+    details = {
+        "task": contribution.task,
+        "round": contribution.round,
+        "cohort": contribution.cohort_id.hex(),
+        "plan_hash": contribution.plan_hash.hex(),
+        "sha256": contribution.body_sha256.hex(),
+        "minimum_contributors": n_min,
+    }
+    store.records.add_ledger(
+        LedgerEntry(now_unix_s, "contribution", contribution.body_size_bytes, recipient, sentence, details)
+    )
+
+
+def answered(
+    store: Store, *, cohort_id: bytes, contributors: int, size_bytes: int, now_unix_s: int, recipient: str
+) -> None:
+    """An answer of a committee member was acknowledged."""
+    people = f" of {contributors} devices" if contributors else ""
+    sentence = (
+        "served as committee member: sent the sum of the key shares that it held for the contributions"
+        f"{people}; it helps to open their sum and nothing else; nothing of this device's own text is in it"
+    )
+    details = {"cohort": cohort_id.hex(), "contributors": contributors}
+    store.records.add_ledger(LedgerEntry(now_unix_s, "answer", size_bytes, recipient, sentence, details))
