@@ -1,0 +1,225 @@
+"""From the model's ops to ONNX Runtime's, and from there to the bytes of a .onnx file.
+
+Facts this rests on (measured; docs/packages.md):
+
+* MatMulNBits multiplies by 4- and 8-bit codes directly; GatherBlockQuantized dequantises rows on
+  all threads. Both read the same bytes. DequantizeLinear would be several times slower.
+* ONNX Runtime runs a dequantisation whose inputs are all constant once, early, and keeps the
+  float32 matrix for ever. So the row numbers are made to depend on a tensor of the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from nightshift.packages.graph import Attribute, GraphBuilder, Node, Port
+from nightshift.packages.quantised import BLOCK
+from nightshift.packages.weights_file import ExternalTensor, FrozenMatrix, WeightsFile
+
+OPSET = 21
+IR_VERSION = 10
+_MICROSOFT = "com.microsoft"
+
+ACCURACY_FLOAT32 = 0
+ACCURACY_INT8 = 4
+"""MatMulNBits' accuracy levels: activations in float32, or rounded to int8 (faster)."""
+
+
+@dataclass(slots=True)
+class _Lowering:
+    """State of one lowering: where ops go and which stored tensors they use."""
+
+    graph: GraphBuilder
+    weights: WeightsFile
+    accuracy: int
+    used: set[str]
+
+    def matrix(self, node: Node) -> tuple[str, FrozenMatrix]:
+        name = node.attributes["matrix"]
+        assert isinstance(name, str)
+        return name, self.weights.matrices[name]
+
+    def stored(self, name: str) -> str:
+        self.used.add(name)
+        return name
+
+    def put(self, op: str, *inputs: str, result: str, domain: str = "", **attributes: Attribute) -> None:
+        self.graph.nodes.append(Node(op, inputs, (result,), attributes, domain))
+
+    def rows(self, name: str, matrix: FrozenMatrix, indices: str, result: str) -> None:
+        """W[indices], dequantised, for a matrix that is not stored transposed."""
+        if matrix.bits == 32:
+            self.put("Gather", self.stored(name), indices, result=result)
+            return
+        self.put(
+            "GatherBlockQuantized",
+            self.stored(f"{name}.codes"),
+            indices,
+            self.stored(f"{name}.scales"),
+            result=result,
+            domain=_MICROSOFT,
+            bits=matrix.bits,
+            block_size=BLOCK,
+            gather_axis=0,
+            quantize_axis=1,
+        )
+
+    def range_after(self, tie: str, first: int, last: int) -> str:
+        """The integers first..last-1, made to depend on `tie`'s shape at run time."""
+        g = self.graph
+        zero = g.emit("Mul", g.emit("Squeeze", g.emit("Shape", tie, start=0, end=1)), g.integer(0))
+        bounds = (g.emit("Add", zero, g.integer(bound)) for bound in (first, last))
+        return g.emit("Range", *bounds, g.integer(1))
+
+
+def to_onnx(source: GraphBuilder, weights: WeightsFile, *, accuracy: int = ACCURACY_FLOAT32) -> bytes:
+    """Serialise a graph; frozen tensors stay outside, in the weights file.
+
+    Args:
+        source: A finished graph.
+        weights: Where its frozen tensors lie.
+        accuracy: MatMulNBits' accuracy level.
+
+    Returns:
+        The bytes of the .onnx file; equal input gives equal bytes.
+    """
+    target = GraphBuilder.continuing(source)
+    state = _Lowering(target, weights, accuracy, set())
+    for node in source.nodes:
+        rule = _LOWERINGS.get(node.op)
+        if rule is None:
+            target.nodes.append(node)
+        else:
+            rule(state, node)
+        state.used.update(name for name in node.inputs if name in weights.tensors)
+    return _serialise(source, target, {name: weights.tensors[name] for name in state.used}, weights.path.name)
+
+
+def _frozen_linear(state: _Lowering, node: Node) -> None:
+    (x,), (result,) = node.inputs, node.outputs
+    name, matrix = state.matrix(node)
+    if matrix.bits == 32:
+        transposed = 0 if matrix.transposed else 1
+        state.put("FusedMatMul", x, state.stored(name), result=result, domain=_MICROSOFT, transB=transposed)
+        return
+    rows, columns = matrix.shape
+    state.put(
+        "MatMulNBits",
+        x,
+        state.stored(f"{name}.blocks"),
+        state.stored(f"{name}.scales"),
+        result=result,
+        domain=_MICROSOFT,
+        K=columns,
+        N=rows,
+        bits=matrix.bits,
+        block_size=BLOCK,
+        accuracy_level=state.accuracy,
+    )
+
+
+def _frozen_linear_gradient(state: _Lowering, node: Node) -> None:
+    (gradient,), (result,) = node.inputs, node.outputs
+    name, matrix = state.matrix(node)
+    if matrix.bits == 32:
+        transposed = 1 if matrix.transposed else 0
+        state.put("FusedMatMul", gradient, state.stored(name), result=result, domain=_MICROSOFT, transB=transposed)
+        return
+    whole = f"{result}.matrix"
+    state.rows(name, matrix, state.range_after(gradient, 0, matrix.shape[0]), whole)
+    state.put("MatMul", gradient, whole, result=result)
+
+
+def _frozen_rows(state: _Lowering, node: Node) -> None:
+    name, matrix = state.matrix(node)
+    state.rows(name, matrix, node.inputs[0], node.outputs[0])
+
+
+def _frozen_row_range(state: _Lowering, node: Node) -> None:
+    name, matrix = state.matrix(node)
+    first, last = node.attributes["first"], node.attributes["last"]
+    assert isinstance(first, int)
+    assert isinstance(last, int)
+    state.rows(name, matrix, state.range_after(node.inputs[0], first, last), node.outputs[0])
+
+
+def _linear(state: _Lowering, node: Node) -> None:
+    x, weight = node.inputs
+    transposed = state.graph.emit("Transpose", weight, perm=[1, 0])
+    state.put("MatMul", x, transposed, result=node.outputs[0])
+
+
+def _rms_norm(state: _Lowering, node: Node) -> None:
+    epsilon = node.attributes["epsilon"]
+    attributes: Mapping[str, Attribute] = {"axis": -1, "epsilon": epsilon, "stash_type": 1}
+    state.graph.nodes.append(Node("SimplifiedLayerNormalization", node.inputs, node.outputs, attributes))
+
+
+def _rotary(state: _Lowering, node: Node) -> None:
+    x, cosine, sine = node.inputs
+    g = state.graph
+    first, second = g.emit_many("Split", x, count=2, axis=-1, num_outputs=2)
+    turned = g.emit("Sub", g.emit("Mul", first, cosine), g.emit("Mul", second, sine))
+    other = g.emit("Add", g.emit("Mul", second, cosine), g.emit("Mul", first, sine))
+    state.put("Concat", turned, other, result=node.outputs[0], axis=-1)
+
+
+_LOWERINGS: dict[str, Callable[[_Lowering, Node], None]] = {
+    "FrozenLinear": _frozen_linear,
+    "FrozenLinearGradient": _frozen_linear_gradient,
+    "FrozenRowRange": _frozen_row_range,
+    "FrozenRows": _frozen_rows,
+    "Linear": _linear,
+    "RmsNorm": _rms_norm,
+    "RotaryEmbedding": _rotary,
+}
+
+
+def _serialise(
+    source: GraphBuilder, target: GraphBuilder, external: Mapping[str, ExternalTensor], weights_name: str
+) -> bytes:
+    nodes = [_node(node) for node in target.nodes]
+    consumed = {name for node in target.nodes for name in node.inputs}
+    constants = [numpy_helper.from_array(values, name) for name, values in target.constants.items() if name in consumed]
+    frozen = [_external_tensor(external[name], weights_name) for name in sorted(external)]
+    graph = helper.make_graph(
+        nodes,
+        "nightshift",
+        [_value_info(port) for port in source.inputs],
+        [_value_info(port) for port in source.outputs],
+        constants + frozen,
+    )
+    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(_MICROSOFT, 1)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="nightshift")
+    encoded: bytes = model.SerializeToString(deterministic=True)
+    return encoded
+
+
+def _node(node: Node) -> onnx.NodeProto:
+    proto = helper.make_node(node.op, node.inputs, node.outputs, domain=node.domain)
+    proto.attribute.extend(helper.make_attribute(name, node.attributes[name]) for name in sorted(node.attributes))
+    return proto
+
+
+def _value_info(port: Port) -> onnx.ValueInfoProto:
+    dtype = helper.np_dtype_to_tensor_dtype(np.dtype(port.dtype))
+    return helper.make_tensor_value_info(port.name, dtype, list(port.shape))
+
+
+def _external_tensor(tensor: ExternalTensor, location: str) -> onnx.TensorProto:
+    dtype = helper.np_dtype_to_tensor_dtype(np.dtype(tensor.dtype))
+    proto = TensorProto(name=tensor.name, data_type=dtype, dims=tensor.shape)
+    proto.data_location = TensorProto.EXTERNAL
+    for key, value in (
+        ("location", location),
+        ("offset", str(tensor.offset)),
+        ("length", str(tensor.size_bytes)),
+    ):
+        entry = proto.external_data.add()
+        entry.key, entry.value = key, value
+    return proto

@@ -1,0 +1,90 @@
+"""Quantised matrices: GGUF's blocks and ONNX Runtime's arrays hold the same numbers.
+
+A Q8_0 block is a float16 scale and 32 int8 codes; a Q4_0 block is a float16 scale and 32 codes of
+four bits, the first 16 in the low nibbles (ggml-quants.c). ONNX Runtime's MatMulNBits and
+GatherBlockQuantized want unsigned codes with the zero point in the middle, low nibble first, and
+the scales apart. Going from one to the other moves bytes and flips a sign bit; no number changes,
+so an adapter trained under ONNX Runtime is trained against the weights llama.cpp serves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nightshift.packages.gguf_file import TensorType
+from nightshift.protocol.errors import IncompatibleError
+
+BLOCK: Final = 32
+"""Values that share one scale, in both schemes."""
+
+
+@dataclass(frozen=True, slots=True)
+class QuantisedMatrix:
+    """A matrix W [out, in] as codes and scales: W = (code - 2**(bits - 1)) * scale.
+
+    Attributes:
+        codes: uint8 [out, in * bits / 8]; with 4 bits the low nibble comes first.
+        scales: float32 [out, in / 32], widened exactly from float16.
+        bits: 8 or 4.
+    """
+
+    codes: NDArray[np.uint8]
+    scales: NDArray[np.float32]
+    bits: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(out, in)."""
+        return self.codes.shape[0], self.codes.shape[1] * 8 // self.bits
+
+    def dequantised(self) -> NDArray[np.float32]:
+        """The matrix, float32 [out, in]; exact, since code and scale multiply within 24 bits."""
+        codes = self.codes
+        if self.bits == 4:
+            codes = np.stack([codes & 0x0F, codes >> 4], axis=-1).reshape(codes.shape[0], -1)
+        centred = codes.astype(np.float32) - np.float32(1 << (self.bits - 1))
+        return (centred.reshape(*self.scales.shape, BLOCK) * self.scales[..., None]).reshape(self.shape)
+
+
+def from_blocks(raw: NDArray[np.uint8], shape: tuple[int, int], kind: TensorType) -> QuantisedMatrix:
+    """Re-order the bytes of a GGUF tensor.
+
+    Args:
+        raw: uint8, the tensor's bytes, rows one after the other.
+        shape: (out, in), with `in` a multiple of 32.
+        kind: Q8_0 or Q4_0.
+
+    Raises:
+        IncompatibleError: Another tensor type.
+    """
+    rows, columns = shape
+    blocks = raw.reshape(rows, columns // BLOCK, kind.block[1])
+    scales = np.ascontiguousarray(blocks[..., :2]).view("<f2")[..., 0].astype(np.float32)
+    payload = blocks[..., 2:]
+    if kind is TensorType.Q8_0:
+        # int8 to unsigned with zero point 128: adding 128 modulo 256 flips the top bit.
+        return QuantisedMatrix((payload ^ np.uint8(0x80)).reshape(rows, columns), scales, bits=8)
+    if kind is TensorType.Q4_0:
+        values = np.concatenate([payload & 0x0F, payload >> 4], axis=-1)
+        packed = values[..., 0::2] | (values[..., 1::2] << 4)
+        return QuantisedMatrix(packed.reshape(rows, columns // 2), scales, bits=4)
+    raise IncompatibleError(f"tensor type {kind.name} is no block scheme; expected Q8_0 or Q4_0")
+
+
+def float_values(raw: NDArray[np.uint8], shape: tuple[int, ...], kind: TensorType) -> NDArray[np.float32]:
+    """Widen an F32, F16 or BF16 tensor to float32, exactly.
+
+    Raises:
+        IncompatibleError: The tensor is quantised.
+    """
+    if kind is TensorType.F32:
+        return raw.view("<f4").astype(np.float32).reshape(shape)
+    if kind is TensorType.F16:
+        return raw.view("<f2").astype(np.float32).reshape(shape)
+    if kind is TensorType.BF16:
+        return (raw.view("<u2").astype(np.uint32) << 16).view(np.float32).reshape(shape)
+    raise IncompatibleError(f"tensor type {kind.name} is quantised; expected F32, F16 or BF16")

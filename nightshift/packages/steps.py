@@ -1,0 +1,163 @@
+"""The four graphs of a package: decode, evaluate, train, and train with recomputation.
+
+All take `input_ids` int64 [B, T], `lora_scale` float32 [] (alpha / r) and the adapter's tensors;
+docs/packages.md has the whole contract. Sequences are right-padded and positions run from 0, so
+padding can only influence itself, and its weight is 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nightshift.packages.architecture import Architecture
+from nightshift.packages.differentiation import gradients
+from nightshift.packages.graph import Dimension, GraphBuilder, Node
+from nightshift.packages.loss import CrossEntropy, cross_entropy
+from nightshift.packages.transformer import Decoder, KeyValues, Positions
+
+_FLOAT, _INTEGER = "float32", "int64"
+
+
+def decode_step(architecture: Architecture, lora_targets: tuple[str, ...]) -> GraphBuilder:
+    """New tokens and the cache so far -> logits of the last position and the longer cache.
+
+    Inputs `past.{i}.key|value` float32 [B, kv_heads, P, head_dim] (P may be 0); outputs `logits`
+    float32 [B, 1, vocabulary] and `present.{i}.key|value` [B, kv_heads, P + T, head_dim].
+    """
+    graph, d = GraphBuilder(), architecture.dimensions
+    _declare_inputs(graph, architecture, lora_targets)
+    past = []
+    for layer in range(d.layers):
+        shape = ("B", d.kv_heads, "P", d.head_dim)
+        names = [graph.input(f"past.{layer}.{part}", _FLOAT, shape) for part in ("key", "value")]
+        past.append(KeyValues(*names))
+    decoder = Decoder(graph, architecture, lora_targets)
+    positions = decoder.positions("input_ids", graph.size("past.0.key", 2))
+    x = decoder.embed("input_ids")
+    present = []
+    for layer in range(d.layers):
+        x, cache = decoder.block(x, layer, positions, past[layer])
+        present.append(cache)
+    logits = decoder.last_logits(decoder.final_norm(x))
+    graph.output(logits, "logits", _FLOAT, ("B", 1, d.vocabulary))
+    for layer, cache in enumerate(present):
+        shape = ("B", d.kv_heads, "P + T", d.head_dim)
+        graph.output(cache.key, f"present.{layer}.key", _FLOAT, shape)
+        graph.output(cache.value, f"present.{layer}.value", _FLOAT, shape)
+    return graph
+
+
+def evaluate_step(architecture: Architecture, lora_targets: tuple[str, ...]) -> GraphBuilder:
+    """Labels int64 [B, T] and weights float32 [B, T] -> `token_loss` [B, T] = nll * weight, nats."""
+    graph = GraphBuilder()
+    _declare_inputs(graph, architecture, lora_targets)
+    _declare_targets(graph)
+    decoder = Decoder(graph, architecture, lora_targets)
+    positions = decoder.positions("input_ids")
+    x = decoder.embed("input_ids")
+    for layer in range(architecture.dimensions.layers):
+        x, _ = decoder.block(x, layer, positions)
+    loss = _token_losses(graph, architecture, decoder.final_norm(x), with_gradient=False)
+    nll = graph.emit("Reshape", loss.nll, graph.emit("Shape", "input_ids"))
+    graph.output(graph.emit("Mul", nll, "weights"), "token_loss", _FLOAT, ("B", "T"))
+    return graph
+
+
+def train_step(architecture: Architecture, lora_targets: tuple[str, ...], *, recompute: bool) -> GraphBuilder:
+    """The inputs of `evaluate_step` -> `loss` = sum(nll * w) / max(sum w, 1) and its gradients.
+
+    Args:
+        architecture: The model.
+        lora_targets: Projections with an adapter.
+        recompute: Keep only the input of each block and run the block again in the backward pass:
+            less memory, about a third more arithmetic (Chen et al. 2016, arXiv 1604.06174).
+
+    Returns:
+        A graph with outputs `loss` and `grad.<tensor>` for each of the adapter's tensors.
+    """
+    graph = GraphBuilder()
+    lora_shapes = _declare_inputs(graph, architecture, lora_targets)
+    _declare_targets(graph)
+    decoder = Decoder(graph, architecture, lora_targets)
+    positions = decoder.positions("input_ids")
+    x, stretches = decoder.embed("input_ids"), []
+    for layer in range(architecture.dimensions.layers):
+        stretch, x = _run_block(decoder, x, layer, positions)
+        stretches.append(stretch)
+    start = len(graph.nodes)
+    final = decoder.final_norm(x)
+    norm_nodes = graph.nodes[start:]
+    loss = _token_losses(graph, architecture, final, with_gradient=True)
+    gradient = _mean_loss(graph, final, loss)
+    (gradient,) = gradients(graph, norm_nodes, final, gradient, [x])
+    found: dict[str, str] = {}
+    for layer, stretch in reversed(list(enumerate(stretches))):
+        if recompute:
+            again = graph.after(stretch.input, gradient)
+            stretch, _ = _run_block(decoder, again, layer, positions)  # noqa: PLW2901 - takes its place
+        names = decoder.lora_names(layer)
+        below = [stretch.input] if layer else []  # nothing below the first block is trained
+        results = gradients(graph, stretch.nodes, stretch.output, gradient, names + below)
+        found.update(zip(names, results, strict=False))
+        gradient = results[-1]
+    for name, shape in lora_shapes.items():
+        graph.output(found[name], f"grad.{name}", _FLOAT, shape)
+    return graph
+
+
+@dataclass(frozen=True, slots=True)
+class _Stretch:
+    input: str
+    output: str
+    nodes: tuple[Node, ...]
+
+
+def _run_block(decoder: Decoder, x: str, layer: int, positions: Positions) -> tuple[_Stretch, str]:
+    start = len(decoder.graph.nodes)
+    y, _ = decoder.block(x, layer, positions)
+    return _Stretch(x, y, tuple(decoder.graph.nodes[start:])), y
+
+
+def _declare_inputs(
+    graph: GraphBuilder, architecture: Architecture, lora_targets: tuple[str, ...]
+) -> dict[str, tuple[Dimension, ...]]:
+    graph.input("input_ids", _INTEGER, ("B", "T"))
+    graph.input("lora_scale", _FLOAT, ())
+    shapes: dict[str, tuple[Dimension, ...]] = {}
+    for layer in range(architecture.dimensions.layers):
+        for projection in lora_targets:
+            rows, columns = architecture.dimensions.projection_shape(projection)
+            shapes[f"layers.{layer}.{projection}.lora_a"] = ("r", columns)
+            shapes[f"layers.{layer}.{projection}.lora_b"] = (rows, "r")
+    for name, shape in shapes.items():
+        graph.input(name, _FLOAT, shape)
+    return shapes
+
+
+def _declare_targets(graph: GraphBuilder) -> None:
+    graph.input("labels", _INTEGER, ("B", "T"))
+    graph.input("weights", _FLOAT, ("B", "T"))
+
+
+def _token_losses(graph: GraphBuilder, architecture: Architecture, final: str, *, with_gradient: bool) -> CrossEntropy:
+    d = architecture.dimensions
+    return cross_entropy(
+        graph,
+        graph.emit("Reshape", final, graph.integers(-1, d.hidden)),
+        graph.emit("Reshape", "labels", graph.integers(-1)),
+        matrix=architecture.output_matrix,
+        vocabulary=d.vocabulary,
+        width=d.hidden,
+        with_gradient=with_gradient,
+    )
+
+
+def _mean_loss(graph: GraphBuilder, final: str, loss: CrossEntropy) -> str:
+    """Emit the `loss` output and return its gradient at `final`, [B, T, hidden]."""
+    assert loss.gradient is not None
+    weights = graph.emit("Reshape", "weights", graph.integers(-1, 1))
+    count = graph.emit("Max", graph.emit("ReduceSum", weights, keepdims=0), graph.scalar(1.0))
+    total = graph.emit("ReduceSum", graph.emit("Mul", loss.nll, weights), keepdims=0)
+    graph.output(graph.emit("Div", total, count), "loss", _FLOAT, ())
+    share = graph.emit("Div", weights, count)
+    return graph.after(graph.emit("Mul", loss.gradient, share), final)
