@@ -65,4 +65,3 @@ class SumOutOfRangeError(SumAbsentError):
     """A slot of the opened sum holds more than honest contributors can add up to."""
 
     reason = "SUM_OUT_OF_RANGE"
-

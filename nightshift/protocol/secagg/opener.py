@@ -1,0 +1,186 @@
+"""Opening: from T answers and the running sum to the sum of the vectors, right or absent.
+
+S = sum of the keys is interpolated from T answers. sum(C) - A S is then the sum of
+the messages above the sum of the errors. A wrong S makes that residual uniform,
+so every polynomial is checked, and a subset of answers that passes is right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from math import comb
+
+import numpy as np
+import numpy.typing as npt
+
+from nightshift.protocol.errors import UsageError
+from nightshift.protocol.secagg import sharing
+from nightshift.protocol.secagg.errors import NoSubsetPassesError, TooFewAnswersError, WorkBoundError
+from nightshift.protocol.secagg.member import Answer
+from nightshift.protocol.secagg.parameters import (
+    FAIR_BITS,
+    NOISE_VARIANCE_TIMES_TWO,
+    RING_DIMENSION,
+    CohortParameters,
+)
+from nightshift.protocol.secagg.public_matrix import PublicMatrix
+from nightshift.protocol.secagg.ring import Multiplier
+from nightshift.protocol.secagg.running_sum import RunningSum
+
+__all__ = ["MAX_SUBSETS", "OpenedVector", "RunningSum", "open_sum"]
+
+MAX_SUBSETS = 20_000
+"""Subsets of T answers that are tried; a wrong one is usually refused by its first 64 coefficients."""
+
+_BATCH = 8
+_QUICK_COEFFICIENTS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedVector:
+    """The opened sum of a cohort.
+
+    Attributes:
+        values: uint64[D], sums of the encoded values.
+        members_used: indexes of the members whose answers agree with the opened sum, ascending.
+        members_outside: indexes of the members whose answers contradict it, ascending: they
+            answered wrongly, as the sum that passed every residual check proves.
+    """
+
+    values: npt.NDArray[np.uint64]
+    members_used: tuple[int, ...]
+    members_outside: tuple[int, ...]
+
+
+def open_sum(
+    *,
+    parameters: CohortParameters,
+    plan_hash: bytes,
+    running: RunningSum,
+    answers: Sequence[Answer],
+    max_subsets: int = MAX_SUBSETS,
+) -> OpenedVector:
+    """Open a cohort's sum.
+
+    Args:
+        parameters: of the cohort.
+        plan_hash: H, 32 bytes.
+        running: the sum of the ciphertexts of exactly U.
+        answers: each passed `verify_answer` for hash(U); distinct members.
+        max_subsets: work bound on tried subsets.
+
+    Raises:
+        UsageError: two answers of one member, no contributors, or `running` is of other parameters.
+        TooFewAnswersError: fewer than T answers.
+        NoSubsetPassesError: no subset of T answers passes; nobody is blamed.
+        WorkBoundError: the same, but not all subsets could be tried.
+        MalformedError: an answer is not N field elements.
+    """
+    if running.parameters != parameters:
+        raise UsageError("the running sum was made with other parameters than the plan's")
+    if running.contributors < 1:
+        raise UsageError("no contribution was folded, there is nothing to open")
+    indexes = sorted({answer.index for answer in answers})
+    if len(indexes) != len(answers):
+        raise UsageError("two answers of one member; an answer counts once")
+    if len(answers) < parameters.threshold:
+        raise TooFewAnswersError(
+            f"{len(answers)} members answered, {parameters.threshold} of {parameters.committee_size} must"
+        )
+    vectors = {
+        answer.index: sharing.from_bytes(answer.vector, parameters, what=f"the answer of member {answer.index}")
+        for answer in answers
+    }
+    for subset, key_sum in _candidate_keys(parameters, running.contributors, vectors, max_subsets):
+        values = _decrypt(parameters, plan_hash, running, key_sum)
+        if values is not None:
+            outside = _contradicting(parameters, vectors, subset)
+            used = tuple(index for index in indexes if index not in outside)
+            return OpenedVector(values=values, members_used=used, members_outside=outside)
+    subsets = comb(len(answers), parameters.threshold)
+    if subsets > max_subsets:
+        raise WorkBoundError(
+            f"none of the first {max_subsets} of {subsets} subsets of the answers passes; "
+            "the sum is absent and nobody is blamed"
+        )
+    raise NoSubsetPassesError(
+        f"none of {subsets} subsets of {parameters.threshold} answers passes the residual check; "
+        "the sum is absent and nobody is blamed"
+    )
+
+
+def _candidate_keys(
+    parameters: CohortParameters,
+    contributors: int,
+    vectors: dict[int, sharing.FieldVector],
+    max_subsets: int,
+) -> Iterator[tuple[tuple[int, ...], npt.NDArray[np.int64]]]:
+    """Yield (subset, S) for the subsets whose S is short: max|S| <= 21 |U|."""
+    prime = parameters.field_prime
+    limit = FAIR_BITS * contributors
+    for tried, subset in enumerate(combinations(sorted(vectors), parameters.threshold)):
+        if tried == max_subsets:
+            return
+        weights = sharing.lagrange(subset, 0, prime)
+        # A wrong S is all but uniform modulo p: its first coefficients give most of them away.
+        head = np.stack([vectors[index][:_QUICK_COEFFICIENTS] for index in subset])
+        if np.abs(sharing.lift(sharing.combine(weights, head, prime), prime)).max() > limit:
+            continue
+        rows = np.stack([vectors[index] for index in subset])
+        key_sum = sharing.lift(sharing.combine(weights, rows, prime), prime)
+        if np.abs(key_sum).max() <= limit:
+            yield subset, key_sum
+
+
+def _decrypt(
+    parameters: CohortParameters,
+    plan_hash: bytes,
+    running: RunningSum,
+    key_sum: npt.NDArray[np.int64],
+) -> npt.NDArray[np.uint64] | None:
+    """The sums of the values, uint64[D], or None as soon as one polynomial fails the residual check."""
+    matrix = PublicMatrix(plan_hash)
+    product = Multiplier(key_sum, parameters.modulus_bits)
+    per_coefficient = parameters.values_per_coefficient
+    values = np.empty((running.polynomials, RING_DIMENSION, per_coefficient), dtype=np.uint64)
+    modulus_mask = np.uint64((1 << parameters.modulus_bits) - 1)
+    half = np.uint64(1 << (parameters.noise_bits - 1))
+    noise_mask = np.uint64((1 << parameters.noise_bits) - 1)
+    slot_mask = np.uint64((1 << parameters.slot_bits) - 1)
+    for first in range(0, running.polynomials, _BATCH):
+        plain = running.rows(first, _BATCH)
+        plain -= product.times(matrix.take(len(plain)))
+        plain += half
+        plain &= modulus_mask
+        residual = (plain & noise_mask).astype(np.float64) - float(half)
+        if not _residual_passes(residual, running.contributors):
+            return None
+        for slot in range(per_coefficient):
+            shift = np.uint64(parameters.noise_bits + slot * parameters.slot_bits)
+            values[first : first + len(plain), :, slot] = (plain >> shift) & slot_mask
+    return values.reshape(-1)[: running.length]
+
+
+def _residual_passes(residual: npt.NDArray[np.float64], contributors: int) -> bool:
+    """Whether every polynomial float64[rows, N] has residual rms at most 2 * 3.24 sqrt(|U|).
+
+    The errors of honest contributors have rms 3.24 sqrt(|U|). A uniform residual
+    of w noise bits has 2^w / sqrt(12), at least 18.7 sqrt(n_max).
+    """
+    mean_square = np.einsum("ij,ij->i", residual, residual) / RING_DIMENSION
+    return bool(mean_square.max() <= 4 * contributors * NOISE_VARIANCE_TIMES_TWO / 2)
+
+
+def _contradicting(
+    parameters: CohortParameters, vectors: dict[int, sharing.FieldVector], subset: tuple[int, ...]
+) -> tuple[int, ...]:
+    """Members whose answers do not lie on the polynomials through `subset`."""
+    rows = np.stack([vectors[index] for index in subset])
+    outside: list[int] = []
+    for index in sorted(set(vectors) - set(subset)):
+        weights = sharing.lagrange(subset, index, parameters.field_prime)
+        if not np.array_equal(sharing.combine(weights, rows, parameters.field_prime), vectors[index]):
+            outside.append(index)
+    return tuple(outside)
