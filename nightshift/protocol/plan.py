@@ -19,6 +19,7 @@ from nightshift.protocol.adapters.layout import AdapterLayout, Side, Target
 from nightshift.protocol.domains import Domain, digest, frame
 from nightshift.protocol.errors import MalformedError, NightshiftError
 from nightshift.protocol.identity import DEVICE_ID_BYTES, DeviceId
+from nightshift.protocol.secagg import committee
 from nightshift.protocol.secagg.encoding import Encoding, VectorLayout
 from nightshift.protocol.secagg.parameters import CohortParameters
 from nightshift.protocol.secagg.prekeys import SignedPrekey
@@ -144,9 +145,9 @@ def pool_digest(pool: Sequence[bytes]) -> bytes:
     return hashlib.sha256(b"".join(sorted(pool))).digest()
 
 
-def committee_seed(seed_log_size: int, seed_log_root: bytes) -> bytes:
-    """The log checkpoint before the plan, as the draw takes it: u64 size ‖ root."""
-    return seed_log_size.to_bytes(8, "big") + seed_log_root
+def committee_seed(seed_log_size: int, seed_log_root: bytes, cohort_id: bytes) -> bytes:
+    """What a cohort's committee is drawn with: the log right before its plan (u64 size ‖ root) and its id."""
+    return committee.committee_seed(seed_log_size.to_bytes(8, "big") + seed_log_root, cohort_id)
 
 
 def layout_to_proto(layout: AdapterLayout) -> plan_pb2.AdapterLayout:

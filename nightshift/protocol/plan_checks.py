@@ -182,7 +182,7 @@ def _verify_plan(
 
 def _verify_committee(document: PlanDocument, *, trust: Trust, revoked: AbstractSet[DeviceId], now_unix_s: int) -> None:
     expected = committee.draw(
-        committee_seed(document.seed_log_size, document.seed_log_root),
+        committee_seed(document.seed_log_size, document.seed_log_root, document.cohort_id),
         document.cohort_id,
         document.pool,
         committee.committee_size(len(document.pool)),

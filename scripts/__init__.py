@@ -1,0 +1,1 @@
+"""Scripts of the project; the parts in Python are packages here."""
