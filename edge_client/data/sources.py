@@ -154,26 +154,33 @@ def _question(prompt: object, completion: object) -> Example | Skip:
 
 
 def _chat_row(row: Mapping[str, object], columns: Columns) -> Example | Skip:
-    turns = row.get(columns.messages)
     if columns.messages not in row:
         return Skip(SkipReason.MISSING_FIELD)
+    turns = row[columns.messages]
     if not isinstance(turns, list) or not 1 <= len(turns) <= MAX_MESSAGES:
         return Skip(SkipReason.NOT_MESSAGES)
-    messages = []
+    messages: list[Message] = []
     for turn in turns:
-        if not isinstance(turn, dict) or "role" not in turn or "content" not in turn:
-            return Skip(SkipReason.NOT_MESSAGES)
-        if turn["role"] not in ROLES:
-            return Skip(SkipReason.UNKNOWN_ROLE)
-        if not _is_text(turn["content"]):
-            return Skip(SkipReason.NOT_TEXT)
-        messages.append(Message(turn["role"], turn["content"]))
-    answers = [message for message in messages if message.role == "assistant"]
-    if not answers:
+        message = _message(turn)
+        if isinstance(message, Skip):
+            return message
+        messages.append(message)
+    if not any(message.role == "assistant" for message in messages):
         return Skip(SkipReason.NO_ANSWER)
-    if not all(answer.content.strip() for answer in answers):
-        return Skip(SkipReason.EMPTY)
     return Conversation(tuple(messages))
+
+
+def _message(turn: object) -> Message | Skip:
+    if not isinstance(turn, dict) or "role" not in turn or "content" not in turn:
+        return Skip(SkipReason.NOT_MESSAGES)
+    role, content = turn["role"], turn["content"]
+    if role not in ROLES:
+        return Skip(SkipReason.UNKNOWN_ROLE)
+    if not _is_text(content):
+        return Skip(SkipReason.NOT_TEXT)
+    if role == "assistant" and not content.strip():
+        return Skip(SkipReason.EMPTY)
+    return Message(role, content)
 
 
 def _is_text(value: object) -> TypeGuard[str]:
@@ -218,7 +225,7 @@ def _pieces(line: str) -> list[str]:
     return [*pieces, line]
 
 
-class _RecordTooLong(Exception):
+class _RecordTooLongError(Exception):
     """A CSV record (one whose quotes never close, for instance) outgrew its bound."""
 
 
@@ -240,7 +247,7 @@ class _BoundedLines:
                 continue
             self._size += len(line) + 1
             if self._size > MAX_LINE_BYTES:
-                raise _RecordTooLong
+                raise _RecordTooLongError
             return line + "\n"
         raise StopIteration
 
@@ -254,7 +261,7 @@ def _csv_rows(lines: Iterator[str | Skip], source: DataSource) -> Iterator[Examp
     reader = csv.reader(bounded, strict=True)
     try:
         header = next(reader, None)
-    except (csv.Error, _RecordTooLong) as error:
+    except (csv.Error, _RecordTooLongError) as error:
         raise DataError(f"{source.path}: the first line is not a CSV header") from error
     if header is None:
         raise DataError(f"{source.path}: empty; a CSV file starts with a header line")
@@ -270,7 +277,7 @@ def _csv_rows(lines: Iterator[str | Skip], source: DataSource) -> Iterator[Examp
         bounded.start_record()
         try:
             record = next(reader, None)
-        except (csv.Error, _RecordTooLong):
+        except (csv.Error, _RecordTooLongError):
             yield from bounded.skips
             yield Skip(SkipReason.BAD_CSV)
             continue

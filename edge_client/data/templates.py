@@ -1,9 +1,9 @@
-"""How a conversation becomes text with marked answers.
+r"""How a conversation becomes text with marked answers.
 
 Without a chat template of the model every message of the user and the system is its content
 and a line break, every answer is its content and the end-of-sequence token:
 
-    BOS  prompt "\\n"  completion EOS          (loss on completion and EOS)
+    BOS  prompt "\n"  completion EOS          (loss on completion and EOS)
 
 With a chat template (Jinja, as Hugging Face tokenizers carry it) the answer is
 what the template adds when the assistant's message is appended to the rendered
@@ -134,7 +134,7 @@ class ChatTemplate:
                     raise DataError("the model's chat template writes more than a million characters")
         except DataError:
             raise
-        except Exception as error:  # noqa: BLE001 - a template can raise whatever its expressions raise
+        except Exception as error:  # a template raises whatever its expressions raise
             raise DataError(f"the model's chat template refuses this conversation: {error}") from error
         return text
 

@@ -19,14 +19,14 @@ class Tokenizer:
     Args:
         path: tokenizer.json.
         bos: id of the beginning-of-sequence token, if the model has one.
-        eos: id of the end-of-sequence token.
+        eos: id of the end-of-sequence token, if the model has one.
         add_bos: whether sequences start with `bos`.
 
     Raises:
         DataError: the file is not a tokenizer.
     """
 
-    def __init__(self, path: Path, *, bos: int | None, eos: int, add_bos: bool) -> None:
+    def __init__(self, path: Path, *, bos: int | None, eos: int | None, add_bos: bool) -> None:
         try:
             self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises bare Exception
@@ -41,6 +41,11 @@ class Tokenizer:
     def prefix(self) -> list[int]:
         """Tokens that every sequence starts with: [bos] or nothing."""
         return [self.bos] if self.add_bos and self.bos is not None else []
+
+    @property
+    def suffix(self) -> list[int]:
+        """Tokens that end an answer: [eos] or nothing."""
+        return [] if self.eos is None else [self.eos]
 
     def encode(self, text: str) -> list[int]:
         """Tokens of a text, without any special token added."""

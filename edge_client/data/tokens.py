@@ -83,14 +83,14 @@ def _conversation(conversation: Conversation, tokenizer: Tokenizer, template: Te
     for index, segment in enumerate(template.segments(conversation)):
         piece = encode_prompt(segment.text, tokenizer) if index == 0 else tokenizer.encode(segment.text)
         if segment.ends_sequence:
-            piece.append(tokenizer.eos)
+            piece += tokenizer.suffix
         tokens += piece
         answer += [segment.is_answer] * len(piece)
     return tokens, answer
 
 
 def _windows(text: str, tokenizer: Tokenizer, max_tokens: int) -> Iterable[TokenExample]:
-    tokens = [*tokenizer.prefix, *tokenizer.encode(text), tokenizer.eos]
+    tokens = [*tokenizer.prefix, *tokenizer.encode(text), *tokenizer.suffix]
     # Neighbouring windows share one token, so that every token after the first is predicted once.
     for start in range(0, max(len(tokens) - 1, 1), max_tokens - 1):
         window = tokens[start : start + max_tokens]

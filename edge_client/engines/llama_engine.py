@@ -1,0 +1,234 @@
+"""The engine on llama.cpp, through the low-level bindings of llama-cpp-python.
+
+The base file stays mapped: `Llama(lora_path=...)` of the high-level class
+would switch that off, so adapters are attached and detached here, from memory.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator, Sequence
+from types import ModuleType, TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_client.data.tokens import TokenExample
+from edge_client.engines.candidates import build_levels
+from edge_client.engines.engine import Scores, check_prompt
+from edge_client.engines.errors import EngineError, EngineUnavailableError
+from edge_client.engines.memory_file import memory_file
+from edge_client.engines.sampling import Sampler, SamplingSettings, log_softmax
+from edge_client.engines.sessions import RuntimeSettings, adapter_feeds
+from nightshift.packages.package import ModelPackage
+from nightshift.protocol.adapters import AdapterLayout, Tensors
+from nightshift.protocol.adapters.gguf_adapter import to_gguf
+from nightshift.protocol.manifest import FileRole
+
+_BATCH_TOKENS = 512
+
+
+def load_library() -> ModuleType:
+    """Imports llama-cpp-python.
+
+    Raises:
+        EngineUnavailableError: it is not installed, or built for another processor.
+    """
+    try:
+        import llama_cpp
+    except ImportError as error:
+        raise EngineUnavailableError(
+            "the llama.cpp engine needs llama-cpp-python: pip install 'nightshift[llama]', "
+            "or choose the ONNX engine, which needs nothing more"
+        ) from error
+    except (OSError, RuntimeError) as error:
+        raise EngineUnavailableError(
+            f"llama-cpp-python is installed but does not load ({error}); "
+            "build it on this machine: pip install --force-reinstall --no-binary :all: llama-cpp-python"
+        ) from error
+    library: ModuleType = llama_cpp
+    return library
+
+
+def _drop_log(level: int, text: bytes, data: object) -> None:
+    """Keeps llama.cpp's chatter, which may quote file names, out of the logs."""
+
+
+class LlamaEngine:
+    """A model package in llama.cpp; see `Engine`.
+
+    Args:
+        package: the model.
+        runtime: threads.
+        context_tokens: longest sequence; 0 takes the model's own.
+
+    Raises:
+        EngineUnavailableError: the library is missing or refuses the file.
+    """
+
+    def __init__(
+        self, package: ModelPackage, runtime: RuntimeSettings | None = None, *, context_tokens: int = 0
+    ) -> None:
+        self._model: Any = None
+        self._context: Any = None
+        self._adapter: Any = None
+        self._package = package
+        self._library = load_library()
+        self._log_callback = self._library.llama_log_callback(_drop_log)
+        self._library.llama_log_set(self._log_callback, ctypes.c_void_p(0))
+        self._library.llama_backend_init()
+        self.context_tokens = context_tokens or package.manifest.dimensions.context
+        path = package.path(FileRole.GGUF)
+        model_settings = self._library.llama_model_default_params()
+        model_settings.n_gpu_layers = 0
+        model_settings.use_mmap = True
+        self._model = self._library.llama_model_load_from_file(str(path).encode(), model_settings)
+        if not self._model:
+            raise EngineUnavailableError(f"{path}: llama.cpp refuses this file; verify the package")
+        self._context = self._open_context(runtime or RuntimeSettings())
+
+    def _open_context(self, runtime: RuntimeSettings) -> Any:
+        settings = self._library.llama_context_default_params()
+        settings.n_ctx = self.context_tokens
+        settings.n_batch = settings.n_ubatch = min(_BATCH_TOKENS, self.context_tokens)
+        settings.n_seq_max = 1
+        # Exact float32 caches, so that both engines answer alike.
+        settings.type_k = settings.type_v = self._library.GGML_TYPE_F32
+        settings.flash_attn_type = self._library.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        if runtime.threads:
+            settings.n_threads = settings.n_threads_batch = runtime.threads
+        context = self._library.llama_init_from_model(self._model, settings)
+        if not context:
+            self.close()
+            raise EngineUnavailableError(
+                f"llama.cpp cannot make a context of {self.context_tokens} tokens; choose a shorter one"
+            )
+        return context
+
+    def set_adapter(self, tensors: Tensors | None, layout: AdapterLayout | None) -> None:
+        """Swaps the adapter; see `Engine.set_adapter`."""
+        # Refuses what does not fit before llama.cpp, which aborts on some mismatches, sees it.
+        adapter_feeds(self._package.manifest, layout, tensors)
+        adapter = None
+        if tensors is not None and layout is not None:
+            size = self._package.manifest.dimensions
+            data = to_gguf(tensors, layout, architecture=size.family, heads=size.heads, kv_heads=size.kv_heads)
+            adapter = self._load_adapter(data)
+        previous, self._adapter = self._adapter, adapter
+        if adapter is None:
+            status = self._library.llama_set_adapters_lora(self._context, None, 0, None)
+        else:
+            adapters = (self._library.llama_adapter_lora_p_ctypes * 1)(adapter)
+            status = self._library.llama_set_adapters_lora(self._context, adapters, 1, (ctypes.c_float * 1)(1.0))
+        if previous is not None:
+            self._library.llama_adapter_lora_free(previous)
+        if status != 0:
+            raise EngineError(f"llama.cpp does not attach the adapter (status {status})")
+
+    def _load_adapter(self, data: bytes) -> Any:
+        with memory_file(data) as file:
+            adapter = self._library.llama_adapter_lora_init_from_file_ptr(self._model, file)
+        if not adapter:
+            raise EngineUnavailableError("llama.cpp refuses the adapter; it was trained for another model")
+        return adapter
+
+    def generate(self, prompt: Sequence[int], sampling: SamplingSettings) -> Iterator[int]:
+        """Yields tokens that continue a prompt; see `Engine.generate`."""
+        check_prompt(prompt, self._package.manifest.dimensions.vocabulary, self.context_tokens)
+        return self._generate(list(prompt), sampling)
+
+    def _generate(self, prompt: list[int], sampling: SamplingSettings) -> Iterator[int]:
+        sampler = Sampler(sampling)
+        eos = self._package.manifest.tokenizer.eos
+        self._forget(0)
+        tokens, position = prompt, 0
+        for _ in range(min(sampling.max_tokens, self.context_tokens - len(prompt))):
+            logits = self._decode(tokens, position, every=False)[0]
+            position += len(tokens)
+            token = sampler.pick(logits)
+            if token == eos:
+                return
+            yield token
+            tokens = [token]
+
+    def token_losses(self, examples: Sequence[TokenExample]) -> list[NDArray[np.float32]]:
+        """Losses of answer tokens; see `Engine.token_losses`."""
+        losses = []
+        for example in examples:
+            self._forget(0)
+            logp = log_softmax(self._decode(example.tokens[:-1].tolist(), 0, every=True))
+            picked = np.take_along_axis(logp, example.tokens[1:, None], axis=1)[:, 0]
+            losses.append(np.where(example.answer[1:], -picked, 0.0).astype(np.float32))
+        return losses
+
+    def score(self, prompts: Sequence[Sequence[int]], candidates: Sequence[Sequence[int]]) -> Scores:
+        """Log-likelihoods of candidates; see `Engine.score`. Each prompt is run once."""
+        build_levels(candidates)  # checks them
+        scores = np.zeros((len(prompts), len(candidates)))
+        longest = max(len(candidate) for candidate in candidates)
+        for row, prompt in enumerate(prompts):
+            vocabulary = self._package.manifest.dimensions.vocabulary
+            check_prompt(prompt, vocabulary, self.context_tokens - longest + 1)
+            self._forget(0)
+            first = log_softmax(self._decode(list(prompt), 0, every=False)[0])
+            for column, candidate in enumerate(candidates):
+                scores[row, column] = first[candidate[0]]
+                if len(candidate) > 1:
+                    self._forget(len(prompt))
+                    rest = log_softmax(self._decode(list(candidate[:-1]), len(prompt), every=True))
+                    scores[row, column] += rest[np.arange(len(rest)), candidate[1:]].sum()
+        return scores
+
+    def _forget(self, position: int) -> None:
+        """Drops the cached keys and values from a position on."""
+        memory = self._library.llama_get_memory(self._context)
+        self._library.llama_memory_seq_rm(memory, 0, position, -1)
+
+    def _decode(self, tokens: Sequence[int], position: int, *, every: bool) -> NDArray[np.float32]:
+        """Runs tokens from a position on: logits of the last token, or of every one, [n, vocabulary]."""
+        vocabulary = self._package.manifest.dimensions.vocabulary
+        limit = min(_BATCH_TOKENS, self.context_tokens)
+        parts: list[NDArray[np.float32]] = []
+        for start in range(0, len(tokens), limit):
+            chunk = tokens[start : start + limit]
+            batch = self._library.llama_batch_init(len(chunk), 0, 1)
+            try:
+                batch.n_tokens = len(chunk)
+                for index, token in enumerate(chunk):
+                    batch.token[index] = token
+                    batch.pos[index] = position + start + index
+                    batch.n_seq_id[index] = 1
+                    batch.seq_id[index][0] = 0
+                    batch.logits[index] = every or start + index == len(tokens) - 1
+                status = self._library.llama_decode(self._context, batch)
+            finally:
+                self._library.llama_batch_free(batch)
+            if status != 0:
+                raise EngineError(f"llama.cpp failed to decode {len(chunk)} tokens (status {status})")
+            wanted = range(len(chunk)) if every else range(len(chunk) - 1, len(chunk))
+            if every or start + limit >= len(tokens):
+                for index in wanted:
+                    row = self._library.llama_get_logits_ith(self._context, index)
+                    parts.append(np.ctypeslib.as_array(row, shape=(vocabulary,)).copy())
+        return np.stack(parts)
+
+    def close(self) -> None:
+        """Releases the adapter, the context and the model; safe to call twice."""
+        if self._context:
+            self._library.llama_free(self._context)
+        if self._adapter:
+            self._library.llama_adapter_lora_free(self._adapter)
+        if self._model:
+            self._library.llama_model_free(self._model)
+        self._context = self._adapter = self._model = None
+
+    def __enter__(self) -> Self:
+        """Returns the engine."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Closes the engine."""
+        self.close()

@@ -1,0 +1,49 @@
+"""The memory allocator that the training process starts with.
+
+ONNX Runtime without its arena allocates and frees large blocks in every step.
+glibc keeps much of what was freed; jemalloc with one arena and a short decay
+gives it back and stays fast. Where jemalloc is not installed and memory is
+short, glibc can be told to map large blocks separately: low peak, more time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+JEMALLOC_DIRECTORIES = (
+    Path("/usr/lib/x86_64-linux-gnu"),
+    Path("/usr/lib/aarch64-linux-gnu"),
+    Path("/usr/lib64"),
+    Path("/usr/lib"),
+    Path("/usr/local/lib"),
+)
+_JEMALLOC_OPTIONS = "dirty_decay_ms:100,muzzy_decay_ms:0,narenas:1"
+_GLIBC_THRESHOLD_BYTES = "65536"
+
+
+def allocator_environment(
+    environment: Mapping[str, str],
+    *,
+    trim: bool,
+    directories: Sequence[Path] = JEMALLOC_DIRECTORIES,
+) -> dict[str, str]:
+    """Returns a copy of an environment that makes a new process use the best allocator found.
+
+    Args:
+        environment: what to start from.
+        trim: without jemalloc, trade time for a lower peak (the device profile says so).
+        directories: where to look for libjemalloc.so.2.
+    """
+    result = dict(environment)
+    for directory in directories:
+        library = directory / "libjemalloc.so.2"
+        if library.is_file():
+            preloaded = result.get("LD_PRELOAD")
+            result["LD_PRELOAD"] = f"{library}:{preloaded}" if preloaded else str(library)
+            result.setdefault("MALLOC_CONF", _JEMALLOC_OPTIONS)
+            return result
+    if trim:
+        result["MALLOC_MMAP_THRESHOLD_"] = _GLIBC_THRESHOLD_BYTES
+        result["MALLOC_TRIM_THRESHOLD_"] = _GLIBC_THRESHOLD_BYTES
+    return result

@@ -1,0 +1,135 @@
+"""The training process: `python -m edge_client.training.child DIRECTORY`.
+
+The main thread only waits: for the work to end, for a reason to stop (SIGTERM,
+the stop file, or the parent being gone), and then for the worker to put its
+state away. The work runs in a thread, because a signal handler of Python
+does not run while the main thread is inside ONNX Runtime.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+from types import FrameType
+
+from edge_client.data.prepare import prepare
+from edge_client.engines.onnx_engine import OnnxEngine
+from edge_client.training import exchange
+from edge_client.training.evaluate import AnswerLoss, answer_loss
+from edge_client.training.exchange import ChildRequest, ChildResult
+from edge_client.training.interrupt import Interrupt
+from edge_client.training.trainer import Progress, train
+from nightshift.packages.package import ModelPackage
+from nightshift.protocol.adapters import AdapterLayout, Tensors
+from nightshift.protocol.adapters.formats import from_safetensors, layout_of, to_safetensors
+from nightshift.protocol.errors import NightshiftError
+
+EXIT_STOPPED = 75  # stopped before there was anything to report (EX_TEMPFAIL of sysexits.h)
+_POLL_S = 0.1
+_GRACE_S = 4.0
+# Address space that is reserved but not used: thread stacks, allocator extents.
+_RESERVED_BYTES = 256 << 20
+
+
+def main(directory: Path) -> int:
+    """Does what the request in a directory says; returns the exit status."""
+    os.umask(0o077)
+    interrupt = Interrupt()
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        interrupt.request("asked to stop")
+
+    signal.signal(signal.SIGTERM, on_signal)
+    parent = os.getppid()
+    worker = threading.Thread(target=_work, args=(directory, interrupt), daemon=True)
+    worker.start()
+    deadline: float | None = None
+    while worker.is_alive():
+        worker.join(_POLL_S)
+        _look_for_reasons(directory, interrupt, parent)
+        if interrupt.reason is not None:
+            deadline = deadline or time.monotonic() + _GRACE_S
+            if time.monotonic() > deadline:
+                # Still loading: nothing is lost that an earlier checkpoint does not hold.
+                os._exit(EXIT_STOPPED)
+    return 0
+
+
+def _look_for_reasons(directory: Path, interrupt: Interrupt, parent: int) -> None:
+    stop = directory / exchange.STOP
+    if stop.exists():
+        interrupt.request(stop.read_text(encoding="utf-8", errors="replace")[:200] or "asked to stop")
+    elif os.getppid() != parent:
+        interrupt.request("the agent is gone")
+
+
+def _work(directory: Path, interrupt: Interrupt) -> None:
+    """Trains and reports; every failure becomes a result that the parent can read."""
+    try:
+        request = exchange.read_request(directory)
+        if request.memory_limit_bytes:
+            limit = request.memory_limit_bytes + _RESERVED_BYTES
+            resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+        result, layout = _train(directory, request, interrupt)
+        exchange.write_result(directory, result, to_safetensors(result.outcome.adapter, layout))
+    except NightshiftError as error:
+        exchange.write_error(directory, type(error).__name__, str(error))
+    except MemoryError:
+        exchange.write_error(directory, "MemoryError", "an allocation failed")
+    except Exception as error:  # noqa: BLE001 - the last line of the process: whatever it is must be reported
+        # The traceback names files and lines, not data; the message of a foreign exception might quote data.
+        traceback.print_tb(error.__traceback__)
+        exchange.write_error(directory, "Exception", f"internal error {type(error).__name__}")
+
+
+def _train(directory: Path, request: ChildRequest, interrupt: Interrupt) -> tuple[ChildResult, AdapterLayout]:
+    package = ModelPackage.open(request.package_directory, verify=False)
+    layout = layout_of(request.adapter)
+    parent = from_safetensors(request.adapter, layout)
+    data = prepare(
+        package,
+        request.sources,
+        max_tokens=request.settings.max_tokens,
+        held_out_fraction=request.held_out_fraction,
+        max_examples=request.max_examples,
+    )
+    with (directory / exchange.PROGRESS).open("a", encoding="utf-8", buffering=1) as log:
+
+        def on_step(progress: Progress) -> None:
+            log.write(json.dumps([progress.step, progress.steps, progress.loss, progress.tokens]) + "\n")
+
+        outcome = train(
+            package,
+            parent,
+            layout,
+            request.side,
+            data.train,
+            request.settings,
+            checkpoint_directory=directory,
+            on_step=on_step,
+            runtime=request.runtime,
+            interrupt=interrupt,
+        )
+    losses: dict[str, AnswerLoss] = {}
+    if outcome.stopped is None and data.held_out:
+        adapters: dict[str, Tensors] = {"parent": parent, "trained": outcome.adapter}
+        layouts = dict.fromkeys(adapters, layout)
+        for name, file in request.compare.items():
+            layouts[name] = layout_of(file)
+            adapters[name] = from_safetensors(file, layouts[name])
+        with OnnxEngine(package, request.runtime) as engine:
+            for name, tensors in adapters.items():
+                engine.set_adapter(tensors, layouts[name])
+                losses[name] = answer_loss(engine, data.held_out)
+    return ChildResult(outcome, len(data.train), len(data.held_out), data.skipped, losses), layout
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

@@ -1,0 +1,51 @@
+"""Errors of training.
+
+::
+
+    NightshiftError
+    └── TrainingError               training cannot start, or has gone wrong
+        ├── NoExamplesError         nothing to train on
+        ├── DivergedError           a loss or gradient that is not finite
+        ├── NothingLearntError      the adapter is what it was before
+        └── ChildFailedError        the training process ended without a result
+            ├── ChildCrashedError   it died of a signal or an internal error
+            └── ChildTimeoutError   it did not stop when told to
+    ResourceError
+    └── ChildOutOfMemoryError       it met its memory ceiling
+"""
+
+from __future__ import annotations
+
+from nightshift.protocol.errors import NightshiftError, ResourceError
+
+
+class TrainingError(NightshiftError):
+    """Training cannot start, or has gone wrong."""
+
+
+class NoExamplesError(TrainingError):
+    """There is nothing to train on."""
+
+
+class DivergedError(TrainingError):
+    """A loss or gradient is not finite."""
+
+
+class NothingLearntError(TrainingError):
+    """The trained adapter equals the one before."""
+
+
+class ChildFailedError(TrainingError):
+    """The training process ended without a result."""
+
+
+class ChildCrashedError(ChildFailedError):
+    """The training process died of a signal or an internal error."""
+
+
+class ChildTimeoutError(ChildFailedError):
+    """The training process did not stop when told to."""
+
+
+class ChildOutOfMemoryError(ResourceError):
+    """The training process met its memory ceiling."""
