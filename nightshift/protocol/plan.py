@@ -17,11 +17,11 @@ from google.protobuf.message import DecodeError
 
 from nightshift.protocol.adapters.layout import AdapterLayout, Side, Target
 from nightshift.protocol.domains import Domain, digest, frame
-from nightshift.protocol.errors import MalformedError, NightshiftError
+from nightshift.protocol.errors import IncompatibleError, MalformedError, NightshiftError
 from nightshift.protocol.identity import DEVICE_ID_BYTES, DeviceId
 from nightshift.protocol.secagg import committee
 from nightshift.protocol.secagg.encoding import Encoding, VectorLayout
-from nightshift.protocol.secagg.parameters import CohortParameters
+from nightshift.protocol.secagg.parameters import MIN_COMMITTEE, CohortParameters
 from nightshift.protocol.secagg.prekeys import SignedPrekey
 from nightshift.v1 import plan_pb2
 
@@ -30,6 +30,9 @@ HASH_BYTES = 32
 MAX_PLAN_BYTES = 2 * 2**20
 MAX_POOL = 32_768
 MAX_TASK_CHARACTERS = 64
+MAX_METRIC_CHARACTERS = 64
+MAX_NUMBER = 1 << 40
+MAX_UNIX_S = 1 << 37  # the year 6325: every calendar can show it
 N_MIN_FLOOR = 3
 MAX_STEPS = 100_000
 MAX_BATCH = 4096
@@ -110,6 +113,7 @@ class PlanDocument:
 
         Raises:
             MalformedError: not a plan, or a field out of its range; names the field.
+            IncompatibleError: a plan of a later protocol.
         """
         if len(plan_bytes) > MAX_PLAN_BYTES:
             raise MalformedError(f"a plan may take {MAX_PLAN_BYTES} bytes, got {len(plan_bytes)}")
@@ -119,7 +123,7 @@ class PlanDocument:
             raise MalformedError("a plan could not be read; its bytes are damaged") from error
         try:
             return _document(plan)
-        except MalformedError:
+        except (MalformedError, IncompatibleError):
             raise
         except NightshiftError as error:
             raise MalformedError(f"the plan cannot be carried out: {error}") from error
@@ -217,10 +221,15 @@ def prekey_to_proto(prekey: SignedPrekey) -> plan_pb2.Prekey:
 
 
 def _document(plan: plan_pb2.Plan) -> PlanDocument:
+    if plan.protocol_version > PROTOCOL_VERSION:
+        raise IncompatibleError(
+            f"plan.protocol_version is {plan.protocol_version}, this build speaks up to {PROTOCOL_VERSION}; "
+            "install a newer release"
+        )
     _in_range("protocol_version", plan.protocol_version, 1, PROTOCOL_VERSION)
     for name in ("cohort_id", "base_model", "parent_release", "seed_log_root"):
         _exactly(name, getattr(plan, name), HASH_BYTES)
-    _in_range("round", plan.round, 1, 1 << 40)
+    _in_range("round", plan.round, 1, MAX_NUMBER)
     if not (0 < len(plan.task) <= MAX_TASK_CHARACTERS and plan.task.isprintable()):
         raise MalformedError(f"plan.task must be 1 to {MAX_TASK_CHARACTERS} printable characters")
     if plan.side not in _SIDES:
@@ -235,21 +244,37 @@ def _document(plan: plan_pb2.Plan) -> PlanDocument:
         )
     if len(encoding.metrics) > 64:
         raise MalformedError(f"plan.encoding.metrics lists {len(encoding.metrics)} metrics, at most 64 are allowed")
+    for name in encoding.metrics:
+        if not (0 < len(name) <= MAX_METRIC_CHARACTERS and name.isprintable()):
+            raise MalformedError(
+                f"plan.encoding.metrics must be names of 1 to {MAX_METRIC_CHARACTERS} printable characters"
+            )
     _finite("encoding.value_clip", encoding.value_clip, low=1e-9, high=1e6)
     _finite("encoding.clip_norm", encoding.clip_norm, high=1e6)
     _finite("encoding.noise_multiplier", encoding.noise_multiplier, high=1e3)
+    if encoding.noise_multiplier > 0 and encoding.clip_norm == 0:
+        raise MalformedError(
+            "plan.encoding.noise_multiplier is relative to clip_norm, which is 0: such noise would hide nothing"
+        )
+    _decline_the_weak(plan)
     _in_range("n_min", plan.n_min, N_MIN_FLOOR, plan.n_max)
     parameters = CohortParameters.derive(
         n_max=plan.n_max, value_bits=encoding.value_bits, committee_size=len(plan.committee)
     )
-    if plan.threshold != parameters.threshold:
+    if plan.threshold < parameters.threshold:
+        raise DeclinedError(
+            f"the plan would open with {plan.threshold} answers; "
+            f"a committee of {len(plan.committee)} must need {parameters.threshold}"
+        )
+    if plan.threshold > parameters.threshold:
         raise MalformedError(
             f"plan.threshold is {plan.threshold}; "
             f"a committee of {len(plan.committee)} opens with {parameters.threshold}"
         )
     if not plan.upload_deadline_unix_s <= plan.latest_upload_deadline_unix_s <= plan.answer_deadline_unix_s:
         raise MalformedError("the plan's deadlines are out of order: upload, latest upload, answer")
-    _in_range("answer_deadline_unix_s", plan.answer_deadline_unix_s, 1, 1 << 40)
+    _in_range("upload_deadline_unix_s", plan.upload_deadline_unix_s, 1, MAX_UNIX_S)
+    _in_range("answer_deadline_unix_s", plan.answer_deadline_unix_s, 1, MAX_UNIX_S)
     _in_range("seed_log_size", plan.seed_log_size, 1, 1 << 62)
     return PlanDocument(
         protocol_version=plan.protocol_version,
@@ -279,6 +304,18 @@ def _document(plan: plan_pb2.Plan) -> PlanDocument:
         seed_log_size=plan.seed_log_size,
         seed_log_root=plan.seed_log_root,
     )
+
+
+def _decline_the_weak(plan: plan_pb2.Plan) -> None:
+    """Decline what no owner's policy may allow, before anything is derived from it."""
+    if len(plan.committee) < MIN_COMMITTEE:
+        raise DeclinedError(
+            f"the plan has a committee of {len(plan.committee)}; below {MIN_COMMITTEE} nobody's share is safe"
+        )
+    if plan.n_min < N_MIN_FLOOR:
+        raise DeclinedError(
+            f"the plan would open a sum over {plan.n_min} devices; fewer than {N_MIN_FLOOR} hide nobody"
+        )
 
 
 def _training(message: plan_pb2.TrainingSettings) -> Training:
