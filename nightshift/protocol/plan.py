@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError
 
 from nightshift.protocol.adapters.layout import AdapterLayout, Side, Target
 from nightshift.protocol.domains import Domain, digest, frame
-from nightshift.protocol.errors import IncompatibleError, MalformedError, NightshiftError
+from nightshift.protocol.errors import DeclinedError, IncompatibleError, MalformedError, NightshiftError
 from nightshift.protocol.identity import DEVICE_ID_BYTES, DeviceId
 from nightshift.protocol.secagg import committee
 from nightshift.protocol.secagg.encoding import Encoding, VectorLayout
@@ -123,7 +123,7 @@ class PlanDocument:
             raise MalformedError("a plan could not be read; its bytes are damaged") from error
         try:
             return _document(plan)
-        except (MalformedError, IncompatibleError):
+        except (MalformedError, IncompatibleError, DeclinedError):
             raise
         except NightshiftError as error:
             raise MalformedError(f"the plan cannot be carried out: {error}") from error
