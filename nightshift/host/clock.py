@@ -6,6 +6,7 @@ the file that `NIGHTSHIFT_CLOCK_OFFSET_FILE` names. TLS is not moved by it.
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from pathlib import Path
@@ -26,6 +27,7 @@ def now_unix_s() -> int:
 
 def _offset_s(path: Path) -> float:
     try:
-        return float(path.read_text("ascii"))
+        offset_s = float(path.read_text("ascii"))
     except (OSError, ValueError):
         return 0.0
+    return offset_s if math.isfinite(offset_s) else 0.0

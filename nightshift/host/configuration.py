@@ -53,14 +53,18 @@ def load(
         UsageError: unreadable file, unknown key or variable, or a value out of range.
     """
     known = _dotted_keys(model)
+    sections_known = {key.rsplit(".", 1)[0] + "." for key in known if "." in key}
     merged: dict[str, tuple[Any, str]] = {}
     if file is not None:
         for key, value in _flatten(_read_toml(file)).items():
+            if value == {} and key + "." in sections_known:
+                continue
             merged[_known_key(key, known, f"in {file}")] = (value, str(file))
     variables = os.environ if environment is None else environment
+    unread = set(reserved)
     by_variable = {prefix + key.upper().replace(".", "_"): key for key in known}
     for name, text in variables.items():
-        if not name.startswith(prefix) or name in set(reserved):
+        if not name.startswith(prefix) or name in unread:
             continue
         if name not in by_variable:
             raise UsageError(f"unknown variable {name}{_suggestion(name, by_variable)}")
@@ -129,7 +133,7 @@ def _dotted_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
 def _flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in data.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and value:
             flat |= _flatten(value, f"{prefix}{key}.")
         else:
             flat[prefix + key] = value

@@ -16,9 +16,21 @@ def emit(value: Any, *, as_json: bool, text: str) -> None:
     print(json.dumps(value, ensure_ascii=False, sort_keys=False) if as_json else text)  # noqa: T201 - the output
 
 
+def printable(text: str) -> str:
+    """The text with everything escaped that could steer a terminal or reorder a line.
+
+    Names and messages come from the other side; escape sequences, carriage
+    returns and bidirectional marks in them must not act here (Unicode TR 36).
+    """
+    return "".join(
+        letter if letter.isprintable() or letter == "\n" else letter.encode("unicode_escape").decode("ascii")
+        for letter in text
+    )
+
+
 def note(message: str) -> None:
     """Say something beside the result, on stderr."""
-    print(message, file=sys.stderr, flush=True)  # noqa: T201 - the output
+    print(printable(message), file=sys.stderr, flush=True)  # noqa: T201 - the output
 
 
 def exit_with(command: Callable[[], Any]) -> int:

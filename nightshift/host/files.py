@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from pathlib import Path
 
 from nightshift.protocol.errors import BusyError, ResourceError, UsageError
 
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.tmp")
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG}
 
 
@@ -65,11 +67,22 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o600) -> None:
         raise
 
 
+def remove_temporaries(directory: Path) -> int:
+    """Delete what a killed `write_atomic` left in a directory; returns how many files.
+
+    Only for the holder of the directory's lock: another process's write would lose its file.
+    """
+    stale = [entry for entry in directory.iterdir() if _TEMPORARY.fullmatch(entry.name)]
+    for entry in stale:
+        entry.unlink(missing_ok=True)
+    return len(stale)
+
+
 def read_private(path: Path) -> bytes:
     """Read a key file, refusing one that others can read.
 
     Raises:
-        UsageError: the file is absent, or its mode lets group or others in.
+        UsageError: the file is absent or unreadable, or its mode lets group or others in.
     """
     try:
         with path.open("rb") as file:
@@ -79,12 +92,16 @@ def read_private(path: Path) -> bytes:
             return file.read()
     except FileNotFoundError as error:
         raise UsageError(f"{path} is missing; it holds a private key and cannot be made again") from error
+    except OSError as error:
+        raise UsageError(f"{path} holds a private key and cannot be read: {error.strerror}") from error
 
 
 def make_private_directory(path: Path) -> None:
     """Create a directory, and those above it, readable by its owner only."""
     try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # pathlib's `parents=True` would make the directories above with the default mode.
+        for directory in reversed([path, *(above for above in path.parents if not above.exists())]):
+            directory.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         known = resource_error(error, path)
         raise known or UsageError(f"cannot create {path}: {error.strerror}") from error
@@ -96,8 +113,13 @@ def exclusive_lock(path: Path) -> Iterator[None]:
 
     Raises:
         BusyError: another process holds it.
+        ResourceError: the disk is full, read-only or failing.
+        UsageError: the file cannot be opened.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise resource_error(error, path) or UsageError(f"cannot lock {path}: {error.strerror}") from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

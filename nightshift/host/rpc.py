@@ -15,9 +15,11 @@ from typing import Any, NoReturn, TypeVar, cast
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
+from google.protobuf.message import DecodeError
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
+from nightshift.host.console import printable
 from nightshift.protocol.errors import (
     MalformedError,
     NightshiftError,
@@ -34,6 +36,8 @@ MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 ERROR_DOMAIN = "nightshift"
 DEFAULT_DEADLINE_S = 30.0
 RETRY_AFTER_S = 60
+# A message travels twice in the trailers, once percent-encoded; gRPC drops trailers past 8 KiB.
+MAX_TEXT_BYTES = 1024
 
 _LIMITS: list[tuple[str, int]] = [
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -61,7 +65,8 @@ def to_status(error: NightshiftError) -> status_pb2.Status:
     if isinstance(error, OverloadedError | UnreachableError):
         delay = duration_pb2.Duration(seconds=RETRY_AFTER_S)
         details.append(_packed(error_details_pb2.RetryInfo(retry_delay=delay)))
-    return status_pb2.Status(code=code_pb2.Code.Value(error.grpc_status), message=str(error)[:2000], details=details)
+    text = str(error).encode("utf-8", "backslashreplace")[:MAX_TEXT_BYTES].decode("utf-8", "ignore")
+    return status_pb2.Status(code=code_pb2.Code.Value(error.grpc_status), message=text, details=details)
 
 
 def _packed(message: Any) -> any_pb2.Any:
@@ -95,7 +100,7 @@ def guarded(on_unexpected: Callable[[str, BaseException], None]) -> Callable[[F]
             try:
                 return method(self, request, context)
             except Exception as error:  # the boundary: nothing may leave unmapped
-                if context.code() is not None:  # type: ignore[attr-defined]  # absent from grpc-stubs
+                if _said_already(error):
                     raise
                 fail(context, error)
 
@@ -104,13 +109,18 @@ def guarded(on_unexpected: Callable[[str, BaseException], None]) -> Callable[[F]
             try:
                 yield from method(self, request, context)
             except Exception as error:  # the boundary: nothing may leave unmapped
-                if context.code() is not None:  # type: ignore[attr-defined]  # absent from grpc-stubs
+                if _said_already(error):
                     raise
                 fail(context, error)
 
         return streaming if inspect.isgeneratorfunction(method) else unary  # type: ignore[return-value]  # same signature
 
     return decorate
+
+
+def _said_already(error: Exception) -> bool:
+    # The bare Exception is how `context.abort` leaves; an RpcError means that the caller has gone.
+    return isinstance(error, grpc.RpcError) or (type(error) is Exception and not error.args)
 
 
 def from_rpc_error(error: grpc.RpcError, address: str) -> NightshiftError:
@@ -121,24 +131,42 @@ def from_rpc_error(error: grpc.RpcError, address: str) -> NightshiftError:
         address: host:port that was called, for the message.
     """
     call = cast("grpc.Call", error)  # what a stub raises is both; the types know only one
-    status = rpc_status.from_call(call)
-    for detail in status.details if status is not None else ():
-        info = error_details_pb2.ErrorInfo()
-        if detail.Is(info.DESCRIPTOR):
-            detail.Unpack(info)
-            if info.domain == ERROR_DOMAIN and info.reason in by_reason():
-                return by_reason()[info.reason](status.message)
+    said = _said_by_coordinator(call)
+    if said is not None:
+        return said
     code = call.code()
-    text = call.details() or "no reason given"
+    text = printable(call.details() or "no reason given")[:MAX_TEXT_BYTES]
     if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
         return _unavailable(text, address)
     if code in (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED):
         return RevokedError(f"the coordinator at {address} refuses this device: {text}")
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in text:
+        return MalformedError(f"a message to or from the coordinator at {address} is too large: {text}")
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
         return OverloadedError(f"the coordinator at {address} is busy: {text}; it will be tried again later")
     if code in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.OUT_OF_RANGE):
         return MalformedError(f"the coordinator at {address} could not read the request: {text}")
     return RequestError(f"the coordinator at {address} failed: {text}")
+
+
+def _said_by_coordinator(call: grpc.Call) -> NightshiftError | None:
+    try:
+        status = rpc_status.from_call(call)
+        for detail in status.details if status is not None else ():
+            info = error_details_pb2.ErrorInfo()
+            if detail.Is(info.DESCRIPTOR) and detail.Unpack(info) and info.domain == ERROR_DOMAIN:
+                kind = by_reason().get(info.reason)
+                if kind is not None:
+                    return _plain(kind)(printable(status.message)[:MAX_TEXT_BYTES])
+    except (ValueError, DecodeError):
+        # Status details that are garbage, or contradict the status itself, say nothing.
+        return None
+    return None
+
+
+def _plain(kind: type[NightshiftError]) -> type[NightshiftError]:
+    """The class, or for one that carries more than its message the nearest above that does not."""
+    return next(each for each in kind.__mro__ if each.__init__ is Exception.__init__)  # type: ignore[misc]  # compared
 
 
 def _unavailable(text: str, address: str) -> NightshiftError:

@@ -14,15 +14,19 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import re
 import struct
 from dataclasses import dataclass
 
-from nightshift.protocol.errors import TokenError
+from nightshift.protocol.errors import TokenError, UsageError
 
 PREFIX = "nightshift1"
 SECRET_BYTES = 32
+MAX_ROOT_BYTES = 4096
 MAX_TOKEN_CHARACTERS = 8192
 _CHECK_BYTES = 4
+# host:port and nothing that gRPC would take for another kind of target (unix:, dns:, vsock:).
+_ADDRESS = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?\.?):[1-9][0-9]{0,4}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +49,18 @@ class JoinToken:
         return f"JoinToken(join_address={self.join_address!r}, secret=...)"
 
     def encode(self) -> str:
-        """The token as one word."""
+        """The token as one word.
+
+        Raises:
+            UsageError: an address is not host:port, or the whole is too long for a token.
+        """
+        for address in (self.join_address, self.device_address):
+            if not _ADDRESS.fullmatch(address):
+                raise UsageError(f"{address!r} cannot go into a join token; expected host:port in plain ASCII")
+        if len(self.secret) != SECRET_BYTES:
+            raise UsageError(f"a join token's secret has {SECRET_BYTES} bytes, got {len(self.secret)}")
+        if len(self.root_der) > MAX_ROOT_BYTES:
+            raise UsageError(f"a join token's root certificate may take {MAX_ROOT_BYTES} bytes")
         fields = (self.root_der, self.join_address.encode(), self.device_address.encode(), self.secret)
         body = b"".join(struct.pack(">H", len(field)) + field for field in fields)
         check = hashlib.sha256(body).digest()[:_CHECK_BYTES]
@@ -81,9 +96,14 @@ class JoinToken:
         if len(fields) != 4 or offset != len(body) or len(fields[3]) != SECRET_BYTES:
             raise _damaged()
         try:
-            return cls(fields[0], fields[1].decode("ascii"), fields[2].decode("ascii"), fields[3])
-        except UnicodeDecodeError as error:
+            token = cls(fields[0], fields[1].decode("ascii"), fields[2].decode("ascii"), fields[3])
+            # base64 lets one text be written in several ways; a token has one.
+            canonical = token.encode() == text
+        except (UnicodeDecodeError, UsageError) as error:
             raise _damaged() from error
+        if not canonical:
+            raise _damaged()
+        return token
 
 
 def _damaged() -> TokenError:

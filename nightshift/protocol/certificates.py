@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
@@ -19,6 +19,14 @@ from nightshift.protocol.errors import MalformedError, RevokedError, SignatureIn
 from nightshift.protocol.identity import DeviceId, device_id
 
 MAX_CERTIFICATE_BYTES = 4096
+_EXTENSION_ERRORS = (
+    x509.ExtensionNotFound,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+    UnsupportedAlgorithm,
+    ValueError,
+    TypeError,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +49,7 @@ def load_certificate(der: bytes) -> x509.Certificate:
         raise MalformedError(f"a certificate may take {MAX_CERTIFICATE_BYTES} bytes, got {len(der)}")
     try:
         return x509.load_der_x509_certificate(der)
-    except ValueError as error:
+    except (ValueError, x509.InvalidVersion) as error:
         raise MalformedError("a certificate could not be read; expected X.509 in DER") from error
 
 
@@ -60,19 +68,14 @@ def verify_device_certificate(der: bytes, root: x509.Certificate, at_unix_s: int
     """
     certificate = load_certificate(der)
     key = _leaf_key(certificate, root, ExtendedKeyUsageOID.CLIENT_AUTH, "device")
-    at = datetime.fromtimestamp(at_unix_s, UTC)
-    if not certificate.not_valid_before_utc <= at <= certificate.not_valid_after_utc:
+    first = int(certificate.not_valid_before_utc.timestamp())
+    last = int(certificate.not_valid_after_utc.timestamp())
+    if not first <= at_unix_s <= last:
         raise RevokedError(
             f"the certificate of device {device_id(key).hex()[:16]} is valid from "
-            f"{certificate.not_valid_before_utc:%Y-%m-%dT%H:%MZ} to {certificate.not_valid_after_utc:%Y-%m-%dT%H:%MZ}, "
-            f"not at {at:%Y-%m-%dT%H:%MZ}"
+            f"{_readable(first)} to {_readable(last)}, not at {_readable(at_unix_s)}"
         )
-    return DeviceCertificate(
-        device_id(key),
-        key,
-        int(certificate.not_valid_before_utc.timestamp()),
-        int(certificate.not_valid_after_utc.timestamp()),
-    )
+    return DeviceCertificate(device_id(key), key, first, last)
 
 
 def verify_signing_certificate(der: bytes, root: x509.Certificate) -> ec.EllipticCurvePublicKey:
@@ -90,16 +93,30 @@ def _leaf_key(
 ) -> ec.EllipticCurvePublicKey:
     try:
         certificate.verify_directly_issued_by(root)
-    except (ValueError, TypeError, InvalidSignature) as error:
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm) as error:
         raise SignatureInvalidError(f"the {kind} certificate was not issued by this coordinator's root") from error
     try:
-        usages = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-        constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
-    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError) as error:
+        extensions = certificate.extensions
+        usages = extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+        constraints = extensions.get_extension_for_class(x509.BasicConstraints).value
+    except _EXTENSION_ERRORS as error:
         raise VerificationError(f"the {kind} certificate does not say what it is for") from error
     if list(usages) != [usage] or constraints.ca:
         raise VerificationError(f"a certificate for another purpose was offered as a {kind} certificate")
-    key = certificate.public_key()
+    if any(item.critical and isinstance(item.value, x509.UnrecognizedExtension) for item in extensions):
+        # RFC 5280, section 4.2: what is critical and not understood must be refused.
+        raise VerificationError(f"the {kind} certificate carries a critical extension that this build does not know")
+    try:
+        key = certificate.public_key()
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise MalformedError(f"the {kind} certificate's key could not be read; expected ECDSA on P-256") from error
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
         raise MalformedError(f"the {kind} certificate's key is of another kind; expected ECDSA on P-256")
     return key
+
+
+def _readable(unix_s: int) -> str:
+    try:
+        return f"{datetime.fromtimestamp(unix_s, UTC):%Y-%m-%dT%H:%MZ}"
+    except (ValueError, OverflowError, OSError):
+        return f"Unix time {unix_s}"

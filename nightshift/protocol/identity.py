@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 from typing import NewType
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
@@ -31,9 +31,7 @@ _SCHEME = ec.ECDSA(hashes.SHA256(), deterministic_signing=True)
 
 def spki(public_key: ec.EllipticCurvePublicKey) -> bytes:
     """The public key as SubjectPublicKeyInfo, DER."""
-    return public_key.public_bytes(
-        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
+    return public_key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
 def device_id(public_key: ec.EllipticCurvePublicKey) -> DeviceId:
@@ -51,7 +49,7 @@ def load_public_key(der: bytes) -> ec.EllipticCurvePublicKey:
         raise MalformedError(f"a P-256 public key takes fewer than {MAX_SPKI_BYTES} bytes, got {len(der)}")
     try:
         key = serialization.load_der_public_key(der)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise MalformedError("a public key could not be read; expected a DER SubjectPublicKeyInfo") from error
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
         raise MalformedError("a public key is of another kind; expected ECDSA on P-256")

@@ -20,7 +20,7 @@ from nightshift.protocol.errors import (
     StateConflictError,
     VerificationError,
 )
-from nightshift.protocol.identity import DeviceId, verify
+from nightshift.protocol.identity import SIGNATURE_BYTES, DeviceId, verify
 from nightshift.protocol.log import LogView
 from nightshift.protocol.merkle import verify_consistency
 from nightshift.protocol.plan import (
@@ -31,9 +31,10 @@ from nightshift.protocol.plan import (
     plan_signature_message,
     pool_digest,
 )
+from nightshift.protocol.release import VerifiedRelease
 from nightshift.protocol.secagg import committee, prekeys
 from nightshift.protocol.secagg.contributors import Contributor
-from nightshift.protocol.secagg.device import MemberKey
+from nightshift.protocol.secagg.device import MemberKey, check_members
 from nightshift.protocol.secagg.member import ShareForMember
 from nightshift.protocol.trust import Trust
 from nightshift.v1 import device_pb2, log_pb2
@@ -88,11 +89,6 @@ def verify_offer(
     """
     plan = _verify_plan(offer.plan, offer.signature, offer.plan_proof, view=view, trust=trust)
     document = plan.document
-    if offer.plan_proof.index != document.seed_log_size:
-        raise LogInconsistentError(
-            f"the plan names the log of size {document.seed_log_size} as its seed but stands at entry "
-            f"{offer.plan_proof.index}; the seed must be the log right before the plan"
-        )
     verify_consistency(
         document.seed_log_size, document.seed_log_root, view.head.size, view.head.root, list(offer.seed_path)
     )
@@ -104,10 +100,35 @@ def verify_offer(
     )
     if offer.pool_proof.index >= offer.plan_proof.index:
         raise LogInconsistentError("the pool was logged after the plan that draws from it")
-    _verify_committee(document, trust=trust, revoked=revoked, now_unix_s=now_unix_s)
+    _verify_committee(plan, trust=trust, revoked=revoked, now_unix_s=now_unix_s)
     if now_unix_s > document.latest_upload_deadline_unix_s:
         raise StateConflictError("the plan's uploads have ended; the next check-in brings a later plan")
     return plan
+
+
+def verify_parent(plan: VerifiedPlan, parent: VerifiedRelease) -> None:
+    """Check that a plan trains on from the release at hand: same task, base model and shape.
+
+    Args:
+        plan: from `verify_offer`.
+        parent: from `verify_release`, the release whose adapter this device would train.
+
+    Raises:
+        VerificationError: another release, or one that does not fit the plan; names what differs.
+    """
+    document, release = plan.document, parent.document
+    if parent.release_id != document.parent_release:
+        raise VerificationError(
+            f"the plan's parent is release {document.parent_release.hex()[:16]}, "
+            f"this is release {parent.release_id.hex()[:16]}"
+        )
+    for what, planned, released in (
+        ("task", document.task, release.task),
+        ("base model", document.base_model, release.base_model),
+        ("adapter layout", document.layout, release.layout),
+    ):
+        if planned != released:
+            raise VerificationError(f"the plan's {what} is not that of its parent release; refusing the plan")
 
 
 def verify_bundle(
@@ -127,7 +148,8 @@ def verify_bundle(
         The plan, and this device's index in its committee.
 
     Raises:
-        SignatureInvalidError, MalformedError, LogInconsistentError: as for a contributor.
+        SignatureInvalidError, MalformedError: as for a contributor.
+        LogInconsistentError: as for a contributor, or the set is not in the log after the plan.
         VerificationError: another cohort, no place for this device in it, or too small a set.
     """
     plan = _verify_plan(header.plan, header.signature, header.plan_proof, view=view, trust=trust)
@@ -140,6 +162,8 @@ def verify_bundle(
     if len(header.set_hash) != HASH_BYTES:
         raise MalformedError(f"the set hash has {len(header.set_hash)} bytes, expected {HASH_BYTES}")
     view.require(header.set_proof, kind=log_pb2.LOG_ENTRY_KIND_SET, subject=cohort_id, digest=header.set_hash)
+    if header.set_proof.index <= header.plan_proof.index:
+        raise LogInconsistentError("the frozen set was logged before the plan that it belongs to")
     if not document.n_min <= header.contributors <= document.n_max:
         raise VerificationError(
             f"the frozen set has {header.contributors} contributors; "
@@ -161,7 +185,13 @@ def verify_bundle_entry(entry: device_pb2.BundleEntry, *, plan: VerifiedPlan, tr
         raise MalformedError("a contributor's entry does not carry one 32-byte hash for each member")
     if len(entry.sealed) != parameters.sealed_share_bytes:
         raise MalformedError(f"a sealed share has {len(entry.sealed)} bytes, expected {parameters.sealed_share_bytes}")
-    certificate = verify_device_certificate(entry.certificate, trust.root, plan.logged_unix_s)
+    if len(entry.signature) != SIGNATURE_BYTES:
+        raise MalformedError(f"a contributor's signature has {len(entry.signature)} bytes, expected {SIGNATURE_BYTES}")
+    try:
+        certificate = verify_device_certificate(entry.certificate, trust.root, plan.logged_unix_s)
+    except RevokedError as error:
+        # RevokedError would say that this device is the one that no longer counts.
+        raise VerificationError(f"a contributor was not certified when the plan was logged: {error}") from error
     return ShareForMember(
         contributor=Contributor(certificate.device_id, entry.ciphertext_sha256, tuple(entry.sealed_sha256)),
         public_key=certificate.public_key,
@@ -177,10 +207,21 @@ def _verify_plan(
     document = PlanDocument.parse(plan_bytes)
     identifier = plan_hash(plan_bytes)
     entry = view.require(proof, kind=log_pb2.LOG_ENTRY_KIND_PLAN, subject=document.cohort_id, digest=identifier)
+    if proof.index != document.seed_log_size:
+        raise LogInconsistentError(
+            f"the plan names the log of size {document.seed_log_size} as its seed but stands at entry "
+            f"{proof.index}; the seed must be the log right before the plan"
+        )
+    if not 0 < entry.time_unix_s <= document.latest_upload_deadline_unix_s:
+        raise LogInconsistentError(
+            f"the log says that the plan was appended at Unix time {entry.time_unix_s}, after its uploads ended; "
+            "certificates cannot be judged at such a time"
+        )
     return VerifiedPlan(document, identifier, plan_bytes, entry.time_unix_s)
 
 
-def _verify_committee(document: PlanDocument, *, trust: Trust, revoked: AbstractSet[DeviceId], now_unix_s: int) -> None:
+def _verify_committee(plan: VerifiedPlan, *, trust: Trust, revoked: AbstractSet[DeviceId], now_unix_s: int) -> None:
+    document = plan.document
     expected = committee.draw(
         committee_seed(document.seed_log_size, document.seed_log_root, document.cohort_id),
         document.cohort_id,
@@ -202,3 +243,4 @@ def _verify_committee(document: PlanDocument, *, trust: Trust, revoked: Abstract
         prekeys.verify(member.prekey, certificate.public_key, now=now_unix_s)
         if member.prekey.not_after < document.answer_deadline_unix_s:
             raise VerificationError(f"the prekey of committee member {name} expires before the answer deadline")
+    check_members(document.parameters, plan.member_keys())

@@ -12,7 +12,7 @@ from nightshift.protocol.domains import Domain, digest, frame
 from nightshift.protocol.errors import MalformedError
 from nightshift.protocol.identity import verify
 from nightshift.protocol.log import LogView, task_subject
-from nightshift.protocol.plan import HASH_BYTES, MAX_TASK_CHARACTERS, layout_from_proto
+from nightshift.protocol.plan import HASH_BYTES, MAX_NUMBER, MAX_TASK_CHARACTERS, MAX_UNIX_S, layout_from_proto
 from nightshift.protocol.trust import Trust
 from nightshift.v1 import device_pb2, log_pb2, release_pb2
 
@@ -55,6 +55,10 @@ class ReleaseDocument:
             raise MalformedError("a release must name its parent, except number 0, which has none")
         if not (0 < len(message.task) <= MAX_TASK_CHARACTERS and message.task.isprintable()):
             raise MalformedError(f"a release's task must be 1 to {MAX_TASK_CHARACTERS} printable characters")
+        if message.number > MAX_NUMBER or not 0 < message.time_unix_s <= MAX_UNIX_S:
+            raise MalformedError(
+                f"a release's number {message.number} or time_unix_s {message.time_unix_s} is outside the range"
+            )
         if not 0 < message.adapter_size_bytes <= MAX_ADAPTER_BYTES:
             raise MalformedError(f"a release's adapter has {message.adapter_size_bytes} bytes, outside the range")
         return cls(
