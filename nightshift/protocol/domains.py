@@ -34,6 +34,7 @@ class Domain(Enum):
     RELEASE_SIGNATURE = "nightshift/v1/release-signature"
     REVOCATION_LIST = "nightshift/v1/revocation-list"
     ADAPTER_SEED = "nightshift/v1/adapter-seed"
+    ROTATION = "nightshift/v1/rotation"
 
 
 def frame(domain: Domain, *fields: bytes) -> bytes:

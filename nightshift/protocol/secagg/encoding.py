@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nightshift.protocol.errors import UsageError
+from nightshift.protocol.secagg import rotation as hadamard
 from nightshift.protocol.secagg.errors import SumOutOfRangeError
 from nightshift.protocol.secagg.parameters import (
     MAX_DEVICES,
@@ -166,6 +167,9 @@ class VectorLayout:
         encoding: of the delta values.
         metric_limits: largest value of each metric, in the same order; the resolution is
             limit / 2^32. Empty stands for 2^20 for all (resolution 0.00025).
+        rotation: 32 bytes from `rotation.rotation_seed`, or None. With it the delta is rotated before
+            it is clipped, so that few large values do not decide the step of all; the
+            encoding's clip then holds for rotated values, see `rotation.rotated_clip`.
 
     Raises:
         UsageError: an attribute is outside its range; the message says which.
@@ -175,6 +179,7 @@ class VectorLayout:
     metrics: tuple[str, ...]
     encoding: Encoding
     metric_limits: tuple[float, ...] = field(default=())
+    rotation: bytes | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.delta_length <= MAX_LENGTH - (1 + MAX_METRICS) * self.limbs:
@@ -189,6 +194,8 @@ class VectorLayout:
         for limit in self.metric_limits:
             if not (math.isfinite(limit) and limit > 0):
                 raise UsageError(f"a metric's limit must be a finite number above 0, got {limit!r}")
+        if self.rotation is not None and len(self.rotation) != hadamard.SEED_BYTES:
+            raise UsageError(f"a rotation seed has {hadamard.SEED_BYTES} bytes, got {len(self.rotation)}")
 
     @property
     def limbs(self) -> int:
@@ -238,7 +245,10 @@ class VectorLayout:
             fraction = int.from_bytes(dither.take(4).tobytes(), "little") / 2**32
             numbers.append(min(METRIC_UNITS - 1, math.floor(value / limit * METRIC_UNITS + fraction)))
         out = np.empty(self.length, dtype=np.uint64)
-        out[: self.delta_length] = self.encoding.encode(np.float32(weight) * delta, randomness)
+        weighted = np.float32(weight) * delta
+        if self.rotation is not None:
+            weighted = hadamard.rotate(weighted, self.rotation)
+        out[: self.delta_length] = self.encoding.encode(weighted, randomness)
         mask = (1 << self.encoding.value_bits) - 1
         out[self.delta_length :] = [
             number >> (self.encoding.value_bits * limb) & mask for number in numbers for limb in range(self.limbs)
@@ -255,6 +265,8 @@ class VectorLayout:
         if opened.shape != (self.length,):
             raise UsageError(f"the opened vector has shape {opened.shape}, expected ({self.length},)")
         delta = self.encoding.decode_sum(opened[: self.delta_length], contributors)
+        if self.rotation is not None:
+            delta = hadamard.rotate_back(delta, self.rotation)
         limbs = opened[self.delta_length :].reshape(1 + len(self.metrics), self.limbs)
         totals = [
             sum(int(limb) << (self.encoding.value_bits * position) for position, limb in enumerate(number))

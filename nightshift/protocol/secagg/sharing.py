@@ -44,9 +44,7 @@ def combine(weights: Sequence[int], vectors: npt.NDArray[np.uint64], prime: int)
     for p < 2^31 each product is below 2^62 and is reduced on its own.
     """
     if prime < 1 << 16:
-        # Below 2^53, so double precision is exact and the product is a BLAS call.
-        row = np.array(weights, dtype=np.float64)
-        return np.asarray((row @ vectors.astype(np.float64)).astype(np.uint64) % np.uint64(prime))
+        return np.asarray((np.array(weights, dtype=np.uint64) @ vectors) % np.uint64(prime))
     total = np.zeros(vectors.shape[1], dtype=np.uint64)
     for weight, vector in zip(weights, vectors, strict=True):
         total += np.uint64(weight) * vector % np.uint64(prime)
