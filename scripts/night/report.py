@@ -63,7 +63,9 @@ class Report:
     @property
     def beats_local(self) -> bool:
         """Whether learning together was better than the best device alone, by both measures."""
-        return self.federated.loss < self.local.loss and self.federated.accuracy > self.local.accuracy
+        return self.federated.loss < min(s.loss for s in self.local_devices) and self.federated.accuracy > max(
+            s.accuracy for s in self.local_devices
+        )
 
     def as_json(self) -> dict[str, Any]:
         """The report as one JSON object."""
