@@ -1,1 +1,3 @@
 """The runtime on the device."""
+
+__version__ = "0.1.0.dev0"

@@ -1,8 +1,9 @@
 """Everything that ever left this device, in plain words.
 
 A line says what went, to whom, how large, and what the other side can learn
-from it. It is written when the bytes were acknowledged (or may have been): a
-line too many is better than one that is missing.
+from it. Contributions and answers are entered in the transaction that allows
+their first byte to leave: a line too many, after a power cut in that moment, is
+better than one that is missing.
 """
 
 from __future__ import annotations
@@ -61,11 +62,11 @@ def checked_in(store: Store, *, now_unix_s: int, recipient: str, size_bytes: int
     store.records.add_ledger(LedgerEntry(now_unix_s, "check-in", size_bytes, recipient, sentence, {"prekeys": prekeys}))
 
 
-def contributed(store: Store, contribution: StoredContribution, *, now_unix_s: int, recipient: str, n_min: int) -> None:
-    """An encrypted contribution was acknowledged."""
+def contributed(store: Store, contribution: StoredContribution, *, now_unix_s: int, recipient: str) -> None:
+    """An encrypted contribution is about to leave."""
     sentence = (
         f"sent what this device learned for task {contribution.task!r}, round {contribution.round}, encrypted: "
-        f"it can only be opened as part of a sum over at least {n_min} devices; no text was sent"
+        f"it can only be opened as part of a sum over at least {contribution.n_min} devices; no text was sent"
     )
     details = {
         "task": contribution.task,
@@ -73,7 +74,7 @@ def contributed(store: Store, contribution: StoredContribution, *, now_unix_s: i
         "cohort": contribution.cohort_id.hex(),
         "plan_hash": contribution.plan_hash.hex(),
         "sha256": contribution.body_sha256.hex(),
-        "minimum_contributors": n_min,
+        "minimum_contributors": contribution.n_min,
     }
     store.records.add_ledger(
         LedgerEntry(now_unix_s, "contribution", contribution.body_size_bytes, recipient, sentence, details)
@@ -83,11 +84,10 @@ def contributed(store: Store, contribution: StoredContribution, *, now_unix_s: i
 def answered(
     store: Store, *, cohort_id: bytes, contributors: int, size_bytes: int, now_unix_s: int, recipient: str
 ) -> None:
-    """An answer of a committee member was acknowledged."""
-    people = f" of {contributors} devices" if contributors else ""
+    """The answer of a committee member is about to leave."""
     sentence = (
-        "served as committee member: sent the sum of the key shares that it held for the contributions"
-        f"{people}; it helps to open their sum and nothing else; nothing of this device's own text is in it"
+        f"served as committee member: sent the sum of the key shares that {contributors} devices had sealed to this "
+        "one; it helps to open the sum of their contributions and nothing else"
     )
     details = {"cohort": cohort_id.hex(), "contributors": contributors}
     store.records.add_ledger(LedgerEntry(now_unix_s, "answer", size_bytes, recipient, sentence, details))

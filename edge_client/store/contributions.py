@@ -78,6 +78,7 @@ class StoredContribution:
         body_sha256: 32 bytes, of the encrypted bytes.
         body_size_bytes: of the encrypted bytes.
         examples: training examples behind it (stays on this device).
+        n_min: fewest devices whose sum may be opened.
         upload_deadline_unix_s: the latest moment at which the coordinator may take it.
         latest_prekey_expiry_unix_s: when the last committee key of the cohort is gone.
         created_at_unix_s: when it was encrypted.
@@ -94,6 +95,7 @@ class StoredContribution:
     body_sha256: bytes
     body_size_bytes: int
     examples: int
+    n_min: int
     upload_deadline_unix_s: int
     latest_prekey_expiry_unix_s: int
     created_at_unix_s: int
@@ -115,8 +117,8 @@ class Contributions:
         with self._database.transaction() as connection:
             connection.execute(
                 "INSERT INTO contributions (cohort_id, plan_hash, task, round, parent_release,"
-                " parent_adapter_sha256, state, body_sha256, body_size_bytes, examples, upload_deadline,"
-                " latest_prekey_expiry, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                " parent_adapter_sha256, state, body_sha256, body_size_bytes, examples, n_min, upload_deadline,"
+                " latest_prekey_expiry, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     contribution.cohort_id,
                     contribution.plan_hash,
@@ -128,6 +130,7 @@ class Contributions:
                     contribution.body_sha256,
                     contribution.body_size_bytes,
                     contribution.examples,
+                    contribution.n_min,
                     contribution.upload_deadline_unix_s,
                     contribution.latest_prekey_expiry_unix_s,
                     contribution.created_at_unix_s,
@@ -201,6 +204,7 @@ class Contributions:
                 body_sha256=bytes(row["body_sha256"]),
                 body_size_bytes=row["body_size_bytes"],
                 examples=row["examples"],
+                n_min=row["n_min"],
                 upload_deadline_unix_s=row["upload_deadline"],
                 latest_prekey_expiry_unix_s=row["latest_prekey_expiry"],
                 created_at_unix_s=row["created_at"],

@@ -35,6 +35,7 @@ class Database:
 
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self._connection = connection
+        self._depth = 0
         self.path = path
 
     @classmethod
@@ -70,18 +71,24 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """All of the block, durable when it ends, or nothing of it.
+        """All of the block, durable when it ends, or nothing of it. A nested block joins the outer one.
 
         Raises:
             ResourceError: the disk is full, read-only or failing; nothing changed.
         """
+        if self._depth:
+            yield self._connection
+            return
         try:
             self._connection.execute("BEGIN IMMEDIATE")
+            self._depth += 1
             try:
                 yield self._connection
             except BaseException:
                 self._connection.execute("ROLLBACK")
                 raise
+            finally:
+                self._depth -= 1
             self._connection.execute("COMMIT")
         except sqlite3.OperationalError as error:
             raise _translated(error, self.path) from error

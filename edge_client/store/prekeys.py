@@ -67,6 +67,11 @@ class Prekeys:
         """Those that no plan has named, as far as this device saw."""
         return self._select("bound_plan_hash IS NULL")
 
+    def count(self) -> int:
+        """Private halves that are still here."""
+        row = self._database.row("SELECT COUNT(*) AS n FROM prekeys")
+        return 0 if row is None else int(row["n"])
+
     def mark_published(self, prekeys: list[StoredPrekey]) -> None:
         """The coordinator acknowledged these."""
         if not prekeys:

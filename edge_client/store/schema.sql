@@ -49,6 +49,7 @@ CREATE TABLE contributions (
     body_sha256 BLOB NOT NULL,
     body_size_bytes INTEGER NOT NULL,
     examples INTEGER NOT NULL,
+    n_min INTEGER NOT NULL,
     upload_deadline INTEGER NOT NULL,
     latest_prekey_expiry INTEGER NOT NULL,
     created_at INTEGER NOT NULL,

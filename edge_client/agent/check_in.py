@@ -1,0 +1,171 @@
+"""Saying hello: prekeys out; duties, a plan, releases and the log's new head in.
+
+The reply is believed in a fixed order: protocol version, the log's head against
+the one seen last, revocations, then what the log says ended without a sum.
+Plans and releases are judged later, each for itself, against the view of the log
+that this step returns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edge_client import __version__, ledger
+from edge_client.agent import prekeys
+from edge_client.agent.session import Session
+from edge_client.connection import CALL_DEADLINE_S
+from edge_client.store.contributions import Event, State
+from nightshift.host.failpoints import failpoint
+from nightshift.protocol.errors import (
+    IncompatibleError,
+    LogInconsistentError,
+    MalformedError,
+    RevokedError,
+    UnreachableError,
+)
+
+if TYPE_CHECKING:
+    from edge_client.store.prekeys import StoredPrekey
+    from nightshift.protocol.identity import DeviceId
+    from nightshift.protocol.log import LogView
+    from nightshift.v1 import device_pb2
+
+PROTOCOL_VERSION_MIN = 1
+PROTOCOL_VERSION_MAX = 1
+MOST_DUTIES = 64
+LONGEST_PAUSE_S = 7 * 24 * 3600
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedIn:
+    """A reply whose log, revocations and voids have been verified.
+
+    Attributes:
+        response: as received; its plan and releases are not verified yet.
+        view: the log, shown to extend what was seen before.
+        revoked: devices that no longer count.
+    """
+
+    response: device_pb2.CheckInResponse
+    view: LogView
+    revoked: frozenset[DeviceId]
+
+
+def check_in(session: Session, *, no_plan: bool = False) -> CheckedIn:
+    """Check in, and once more if the coordinator runs short of this device's prekeys.
+
+    Raises:
+        UnreachableError: the coordinator does not answer.
+        VerificationError: the log forked, or something is not signed as it must be.
+        RevokedError: this device is revoked.
+        IncompatibleError: no common protocol version.
+    """
+    keys = prekeys.pending(session.store, identity=session.identity, now_unix_s=session.now_unix_s)
+    checked = _exchange(session, keys, no_plan=no_plan)
+    held = checked.response.prekeys_held
+    if held < prekeys.PREKEYS_KEPT:
+        more = prekeys.pending(session.store, identity=session.identity, now_unix_s=session.now_unix_s, held=held)
+        if more:
+            again = _exchange(session, more, no_plan=True)
+            # The plan and releases of the first reply are judged against the newest head: their
+            # proofs are for the first one, so that view is kept beside them.
+            return CheckedIn(checked.response, checked.view, again.revoked)
+    return checked
+
+
+def _exchange(session: Session, keys: list[StoredPrekey], *, no_plan: bool) -> CheckedIn:
+    from nightshift.v1 import device_pb2, plan_pb2
+
+    request = device_pb2.CheckInRequest(
+        protocol_version_min=PROTOCOL_VERSION_MIN,
+        protocol_version_max=PROTOCOL_VERSION_MAX,
+        client_version=__version__,
+        log_size=session.log_size,
+        prekeys=[plan_pb2.Prekey.FromString(key.message) for key in keys],
+        epoch=session.store.database.epoch,
+        no_plan=no_plan,
+    )
+    failpoint("device.check-in.prepared")
+    response = _send(session, request, len(keys))
+    failpoint("device.check-in.sent")
+    if not PROTOCOL_VERSION_MIN <= response.protocol_version <= PROTOCOL_VERSION_MAX:
+        raise IncompatibleError(
+            f"the coordinator speaks protocol version {response.protocol_version}, this build "
+            f"{PROTOCOL_VERSION_MIN} to {PROTOCOL_VERSION_MAX}; upgrade with: pip install --upgrade nightshift"
+        )
+    view = session.advance_log(response.checkpoint, list(response.consistency_path))
+    session.store.prekeys.mark_published(keys)
+    revoked = _revoked(session, response.revocation)
+    _note_voids(session, response, view)
+    _note_pace(session, response.next_check_in)
+    if len(response.duties) > MOST_DUTIES:
+        raise MalformedError(f"the check-in lists {len(response.duties)} duties, at most {MOST_DUTIES} are possible")
+    return CheckedIn(response, view, revoked)
+
+
+def _send(session: Session, request: device_pb2.CheckInRequest, keys: int) -> device_pb2.CheckInResponse:
+    connection = session.connection
+    try:
+        response = connection.call(lambda: connection.stub.CheckIn(request, timeout=CALL_DEADLINE_S))
+    except UnreachableError:
+        raise
+    except Exception:
+        _enter(session, request, keys)
+        raise
+    _enter(session, request, keys)
+    return response
+
+
+def _enter(session: Session, request: device_pb2.CheckInRequest, keys: int) -> None:
+    ledger.checked_in(
+        session.store,
+        now_unix_s=session.now_unix_s,
+        recipient=session.connection.address,
+        size_bytes=request.ByteSize(),
+        prekeys=keys,
+    )
+
+
+def _revoked(session: Session, message: device_pb2.RevocationList) -> frozenset[DeviceId]:
+    from nightshift.protocol.revocation import verify_revocation
+
+    database = session.store.database
+    revoked = verify_revocation(message, trust=session.trust, last_number=database.number("revocation_number") or 0)
+    if message.number != database.number("revocation_number"):
+        database.put(revocation_number=message.number)
+    if session.identity.device_id in revoked:
+        raise RevokedError(
+            "this device's certificate is revoked; ask the operator why, and for a new token if it shall take part again"
+        )
+    return revoked
+
+
+def _note_voids(session: Session, response: device_pb2.CheckInResponse, view: LogView) -> None:
+    """Mark contributions whose cohort ended without a sum, by the log."""
+    from nightshift.v1 import log_pb2
+
+    for proof in response.voids:
+        try:
+            entry = log_pb2.LogEntry.FromString(proof.entry)
+        except ValueError as error:
+            raise LogInconsistentError("a log entry for a void cohort cannot be read") from error
+        contribution = session.store.contributions.find(entry.subject)
+        if contribution is None or contribution.state in (State.VOID, State.PREPARED):
+            continue
+        view.require(
+            proof,
+            kind=log_pb2.LOG_ENTRY_KIND_VOID,
+            subject=contribution.cohort_id,
+            digest=contribution.plan_hash,
+        )
+        session.store.contributions.apply(contribution.cohort_id, Event.VOIDED, session.now_unix_s)
+        why = f": {entry.note}" if entry.note.isprintable() and entry.note else ""
+        session.notes.append(
+            f"the cohort of round {contribution.round} of task {contribution.task!r} ended without a sum{why}"
+        )
+
+
+def _note_pace(session: Session, message: device_pb2.NextCheckIn) -> None:
+    pause_s = min(message.not_before_s, LONGEST_PAUSE_S)
+    session.store.database.put(next_check_in=session.now_unix_s + pause_s)

@@ -1,0 +1,149 @@
+"""Joining a coordinator with a token: the key is made here, and stays here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edge_client import __version__, ledger
+from edge_client.agent.check_in import PROTOCOL_VERSION_MAX, PROTOCOL_VERSION_MIN
+from edge_client.connection import CALL_DEADLINE_S, connect_to_join, join_call
+from edge_client.home import Home
+from edge_client.identity import (
+    Identity,
+    Membership,
+    create_identity,
+    load_identity,
+    load_membership,
+    save_membership,
+)
+from edge_client.store import open_store
+from nightshift.host.clock import now_unix_s
+from nightshift.host.failpoints import failpoint
+from nightshift.host.files import exclusive_lock
+from nightshift.host.tokens import JoinToken
+from nightshift.protocol.errors import IncompatibleError, MalformedError, UsageError, VerificationError
+
+if TYPE_CHECKING:
+    from nightshift.v1 import join_pb2
+
+MAX_NAME_CHARACTERS = 64
+MAX_ORIGIN_CHARACTERS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """The outcome of `join`: the membership, and whether it is new."""
+
+    identity: Identity
+    membership: Membership
+    new: bool
+
+
+def join(home: Home, token_text: str, device_name: str) -> Joined:
+    """Trade a token for a certificate. Joining the same coordinator again changes nothing.
+
+    Args:
+        home: the device's directories; created where absent.
+        token_text: what the operator gave.
+        device_name: for people; may be empty.
+
+    Raises:
+        TokenError: the token is damaged, unknown, used up or expired.
+        VerificationError: the server is not the one that the token names.
+        UnreachableError: nobody answers.
+        UsageError: the name is too long, or this home belongs to another coordinator.
+    """
+    if len(device_name) > MAX_NAME_CHARACTERS or not (device_name.isprintable() or not device_name):
+        raise UsageError(f"a device name has at most {MAX_NAME_CHARACTERS} printable characters")
+    token = JoinToken.decode(token_text)
+    home.prepare()
+    with exclusive_lock(home.lock_file):
+        identity, membership = load_identity(home), load_membership(home)
+        if identity is not None and membership is not None:
+            if membership.root == token.root_der:
+                return Joined(identity, membership, new=False)
+            raise UsageError(
+                f"this home belongs to the coordinator at {membership.device_address} already; "
+                "use another one with --home DIR"
+            )
+        # A key without a membership is left from a join whose reply was lost: the same key again.
+        identity = identity or create_identity(home)
+        failpoint("device.join.key")
+        membership = _enrol(home, identity, token, device_name)
+    return Joined(identity, membership, new=True)
+
+
+def _enrol(home: Home, identity: Identity, token: JoinToken, device_name: str) -> Membership:
+    from nightshift.v1 import join_pb2
+
+    request = join_pb2.JoinRequest(
+        token_secret=token.secret,
+        certificate_request=_certificate_request(identity),
+        protocol_version_min=PROTOCOL_VERSION_MIN,
+        protocol_version_max=PROTOCOL_VERSION_MAX,
+        client_version=__version__,
+        device_name=device_name,
+    )
+    address = token.join_address
+    with connect_to_join(address, token.root_der) as stub:
+        response = join_call(lambda: stub.Join(request, timeout=CALL_DEADLINE_S), address)
+    failpoint("device.join.answered")
+    membership = _verified(identity, token, response, device_name)
+    # The store begins before the membership: a missing store of a joined device is a lost one.
+    with open_store(home) as store:
+        ledger.joined(
+            store,
+            now_unix_s=now_unix_s(),
+            recipient=address,
+            size_bytes=request.ByteSize(),
+            device_name=device_name,
+        )
+    save_membership(home, membership)
+    failpoint("device.join.saved")
+    return membership
+
+
+def _certificate_request(identity: Identity) -> bytes:
+    """PKCS #10 (RFC 2986), deterministic, so that a retry is the same request byte for byte."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.serialization import Encoding
+    from cryptography.x509.oid import NameOID
+
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, identity.device_id.hex())])
+    builder = x509.CertificateSigningRequestBuilder().subject_name(subject)
+    signed = builder.sign(identity.private_key, hashes.SHA256(), ecdsa_deterministic=True)
+    return signed.public_bytes(Encoding.DER)
+
+
+def _verified(identity: Identity, token: JoinToken, response: join_pb2.JoinResponse, device_name: str) -> Membership:
+    from nightshift.protocol.certificates import (
+        load_certificate,
+        verify_device_certificate,
+        verify_signing_certificate,
+    )
+
+    if not PROTOCOL_VERSION_MIN <= response.protocol_version <= PROTOCOL_VERSION_MAX:
+        raise IncompatibleError(
+            f"the coordinator speaks protocol version {response.protocol_version}, this build "
+            f"{PROTOCOL_VERSION_MIN} to {PROTOCOL_VERSION_MAX}; upgrade with: pip install --upgrade nightshift"
+        )
+    root = load_certificate(token.root_der)
+    certificate = verify_device_certificate(response.certificate, root, now_unix_s())
+    if certificate.device_id != identity.device_id:
+        raise VerificationError("the certificate that came back is for another device's key; nothing was kept")
+    verify_signing_certificate(response.signing_certificate, root)
+    origin = response.log_origin
+    if not (0 < len(origin) <= MAX_ORIGIN_CHARACTERS and origin.isprintable()):
+        raise MalformedError("the coordinator's log has no usable name; nothing was kept")
+    return Membership(
+        certificate=response.certificate,
+        root=token.root_der,
+        signing_certificate=response.signing_certificate,
+        join_address=token.join_address,
+        device_address=token.device_address,
+        log_origin=origin,
+        device_name=device_name,
+        joined_unix_s=now_unix_s(),
+    )

@@ -1,0 +1,132 @@
+"""Adopting releases: verified, checked against its base, then in use as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from edge_client import policy
+from edge_client.adapters_in_use import adapter_file, check_fits, read_adapter
+from edge_client.agent.session import Session
+from edge_client.artefacts import Artefacts
+from edge_client.model_packages import PackageCache
+from edge_client.store.adapters import StoredAdapter
+from nightshift.host.failpoints import failpoint
+from nightshift.host.files import write_atomic
+from nightshift.protocol.errors import EquivocationError, MalformedError, VerificationError
+
+if TYPE_CHECKING:
+    from nightshift.protocol.adapters.layout import Tensors
+    from nightshift.protocol.log import LogView
+    from nightshift.protocol.release import VerifiedRelease
+    from nightshift.v1 import device_pb2
+
+MOST_RELEASES = 64
+
+
+def verify_offers(
+    session: Session, response: device_pb2.CheckInResponse, view: LogView
+) -> Mapping[bytes, VerifiedRelease]:
+    """Verify every release of a check-in: release id -> release.
+
+    Raises:
+        SignatureInvalidError, MalformedError, LogInconsistentError: one of them is not what it must be.
+    """
+    from nightshift.protocol.release import verify_release
+
+    if len(response.releases) > MOST_RELEASES:
+        raise MalformedError(f"the check-in lists {len(response.releases)} releases, at most {MOST_RELEASES} are read")
+    verified = [verify_release(offer, view=view, trust=session.trust) for offer in response.releases]
+    return {release.release_id: release for release in verified}
+
+
+def newest_by_task(session: Session, releases: Mapping[bytes, VerifiedRelease]) -> list[VerifiedRelease]:
+    """The newest release of each task in which the owner takes part."""
+    newest: dict[str, VerifiedRelease] = {}
+    for release in releases.values():
+        task = release.document.task
+        if not policy.accepts_task(session.configuration.policy, task):
+            continue
+        if task not in newest or release.document.number > newest[task].document.number:
+            newest[task] = release
+    return list(newest.values())
+
+
+def check_order(session: Session, release: VerifiedRelease) -> bool:
+    """Check a task's newest release against those seen before; True if it is new.
+
+    Raises:
+        EquivocationError: another release under a number that was seen.
+        VerificationError: the newest one is older than one seen before.
+    """
+    document = release.document
+    seen = session.store.adapters.newest_release(document.task)
+    known = session.store.adapters.release_id_of(document.task, document.number)
+    if known is not None and known != release.release_id:
+        raise EquivocationError(f"release {document.number} of task {document.task!r} was shown in two versions")
+    if seen is not None and document.number < seen[0]:
+        raise VerificationError(
+            f"the newest release of task {document.task!r} is said to be {document.number}, but {seen[0]} was seen "
+            "before; the one in use stays"
+        )
+    return seen is None or document.number > seen[0]
+
+
+def adopt(session: Session, release: VerifiedRelease) -> StoredAdapter:
+    """Fetch, check and put in use the adapter of a release; the one before stays for a rollback.
+
+    Raises:
+        HashMismatchError: other bytes than the release promises.
+        IncompatibleError: it does not fit its base model, or has values that are not finite.
+    """
+    from nightshift.protocol.plan import layout_to_proto
+
+    document = release.document
+    obtain_adapter(session, release)
+    adapter = StoredAdapter(
+        name=f"{document.task}/{document.number}",
+        task=document.task,
+        sha256=document.adapter_sha256,
+        base_model=document.base_model,
+        layout=layout_to_proto(document.layout).SerializeToString(deterministic=True),
+        release_id=release.release_id,
+        adopted_at_unix_s=session.now_unix_s,
+    )
+    with session.store.database.transaction():
+        session.store.adapters.adopt(adapter)
+        session.store.adapters.see_release(document.task, document.number, release.release_id, session.now_unix_s)
+    failpoint("device.release.adopted")
+    return adapter
+
+
+def obtain_adapter(session: Session, release: VerifiedRelease) -> Tensors:
+    """The tensors of a release, fetched if they are not here, checked in any case.
+
+    Raises:
+        HashMismatchError: other bytes than the release promises.
+        IncompatibleError: it does not fit its base model, or has values that are not finite.
+    """
+    import hashlib
+
+    document = release.document
+    what = f"the adapter of release {document.number} of task {document.task!r}"
+    cache = PackageCache.of(session.cache, session.configuration.cache)
+    check_fits(document.layout, cache.manifest(session.connection, document.base_model), what=what)
+    path = adapter_file(session.home, document.adapter_sha256)
+    if path.exists():
+        data = path.read_bytes()
+        if hashlib.sha256(data).digest() == document.adapter_sha256:
+            return read_adapter(data, document.layout, what=what)
+    artefacts = Artefacts(session.cache)
+    fetched = artefacts.fetch(
+        session.connection,
+        document.adapter_sha256,
+        size_bytes=document.adapter_size_bytes,
+        size_limit_bytes=document.adapter_size_bytes,
+    )
+    data = fetched.read_bytes()
+    tensors = read_adapter(data, document.layout, what=what)
+    write_atomic(path, data)
+    # The copy that stays is among the adapters; the cache is for packages.
+    fetched.unlink(missing_ok=True)
+    return tensors
