@@ -83,7 +83,7 @@ class Artefacts:
             make_private_directory(directory)
         part = self._partial / sha256.hex()
         with _mapped(part):
-            self._fill(connection, sha256, part, size_bytes, size_limit_bytes, progress)
+            self._fill(connection, sha256, part, size_bytes=size_bytes, limit=size_limit_bytes, progress=progress)
             if file_sha256(part) != sha256:
                 part.unlink()
                 raise HashMismatchError(
@@ -100,8 +100,9 @@ class Artefacts:
         connection: Connection,
         sha256: bytes,
         part: Path,
+        *,
         size_bytes: int | None,
-        size_limit_bytes: int,
+        limit: int,
         progress: Progress,
     ) -> None:
         from nightshift.v1 import device_pb2
@@ -119,7 +120,7 @@ class Artefacts:
             try:
                 for reply in replies:
                     if total is None:
-                        total = _checked_size(reply.size_bytes, size_bytes, size_limit_bytes)
+                        total = _checked_size(reply.size_bytes, size_bytes, limit)
                         require_free_space(part.parent, total - offset)
                     offset += len(reply.data)
                     if len(reply.data) > CHUNK_BYTES_MAX or offset > total:

@@ -74,6 +74,15 @@ def check_in(session: Session, *, no_plan: bool = False) -> CheckedIn:
     return checked
 
 
+def peek(session: Session) -> CheckedIn:
+    """Check in without offering anything, for a dry run.
+
+    Raises:
+        NightshiftError: as `check_in`.
+    """
+    return _exchange(session, [], no_plan=False)
+
+
 def _exchange(session: Session, keys: list[StoredPrekey], *, no_plan: bool) -> CheckedIn:
     from nightshift.v1 import device_pb2, plan_pb2
 
@@ -107,7 +116,9 @@ def _exchange(session: Session, keys: list[StoredPrekey], *, no_plan: bool) -> C
 def _send(session: Session, request: device_pb2.CheckInRequest, keys: int) -> device_pb2.CheckInResponse:
     connection = session.connection
     try:
-        response = connection.call(lambda: connection.stub.CheckIn(request, timeout=CALL_DEADLINE_S))
+        response: device_pb2.CheckInResponse = connection.call(
+            lambda: connection.stub.CheckIn(request, timeout=CALL_DEADLINE_S)
+        )
     except UnreachableError:
         raise
     except Exception:
@@ -136,7 +147,7 @@ def _revoked(session: Session, message: device_pb2.RevocationList) -> frozenset[
         database.put(revocation_number=message.number)
     if session.identity.device_id in revoked:
         raise RevokedError(
-            "this device's certificate is revoked; ask the operator why, and for a new token if it shall take part again"
+            "this device's certificate is revoked; ask the operator why, and for a new token to take part again"
         )
     return revoked
 

@@ -1,0 +1,240 @@
+"""Carrying out a plan: train, take the difference, encrypt it, journal it.
+
+What leaves this module is a row and a file on disk; `uploads` sends them. The
+float vector, the secret and the encoded integers exist only in memory here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from edge_client import policy
+from edge_client.agent import local_training, uploads
+from edge_client.agent.examination import Assignment
+from edge_client.agent.releases import obtain_adapter
+from edge_client.agent.session import Session
+from edge_client.artefacts import Progress, no_progress
+from edge_client.model_packages import PackageCache
+from edge_client.store.contributions import State, StoredContribution
+from nightshift.host.failpoints import failpoint
+from nightshift.host.files import make_private_directory, require_free_space, write_atomic
+from nightshift.protocol.errors import DeclinedError, IncompatibleError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from edge_client.training.exchange import ChildResult
+    from edge_client.training.settings import TrainingSettings
+    from nightshift.packages.package import ModelPackage
+    from nightshift.protocol.adapters.layout import Tensors
+    from nightshift.protocol.manifest import Manifest
+    from nightshift.protocol.plan import PlanDocument
+    from nightshift.protocol.plan_checks import VerifiedPlan
+
+SMALLEST_WEIGHT = 1 / 8
+MICRO_BATCH = 16
+CHECKPOINT_EVERY = 20
+UPLOAD_MARGIN_S = 60
+"""Training must end this long before the last moment at which the coordinator takes an upload."""
+
+
+def prepare(
+    session: Session,
+    assignment: Assignment,
+    *,
+    on_step: local_training.OnStep = local_training.tell_nobody,
+    on_download: Progress = no_progress,
+) -> StoredContribution:
+    """Train for a plan and journal the encrypted contribution.
+
+    Raises:
+        DeclinedError: openness, data or training do not allow it; says why.
+        VerificationError: base model or parent adapter are not what the plan names.
+        ResourceError: not enough disk or memory.
+    """
+    document = assignment.plan.document
+    metrics = _metric_functions(document)
+    sources = local_training.usable_sources(session.store.records.sources(), session.notes)
+    package = _package(session, assignment, on_download)
+    parent = obtain_adapter(session, assignment.parent)
+    directory = session.home.training / assignment.plan.plan_hash.hex()
+    local_training.forget_other_runs(session.home.training, keep=directory)
+    job = local_training.Job(
+        package=package,
+        layout=document.layout,
+        adapter=parent,
+        side=document.side,
+        settings=_settings(assignment.plan),
+        sources=sources,
+        directory=directory,
+        time_limit_s=_time_limit_s(session, document),
+    )
+    result = local_training.train(job, session.configuration.training, on_step=on_step)
+    values = _encode(document, parent, result, metrics)
+    contribution = _journal(session, assignment, result, values)
+    shutil.rmtree(directory, ignore_errors=True)
+    return contribution
+
+
+def _package(session: Session, assignment: Assignment, on_download: Progress) -> ModelPackage:
+    def accept(manifest: Manifest) -> None:
+        policy.check_openness(session.configuration.policy, manifest.openness)
+
+    cache = PackageCache.of(session.cache, session.configuration.cache)
+    return cache.pull(session.connection, assignment.plan.document.base_model, accept=accept, progress=on_download)
+
+
+def _settings(plan: VerifiedPlan) -> TrainingSettings:
+    from edge_client.training.adamw import Schedule
+    from edge_client.training.settings import TrainingSettings
+
+    training = plan.document.training
+    return TrainingSettings(
+        steps=training.steps,
+        batch_size=training.batch_size,
+        micro_batch_size=min(training.batch_size, MICRO_BATCH),
+        learning_rate=training.learning_rate,
+        schedule=Schedule(training.schedule),
+        weight_decay=training.weight_decay,
+        clip_norm=training.gradient_clip_norm,
+        max_tokens=training.max_tokens,
+        # From the plan, so that a run that was cut off goes on with the same order of examples.
+        seed=int.from_bytes(plan.plan_hash[:7], "big"),
+        proximal=training.proximal,
+        checkpoint_every=CHECKPOINT_EVERY,
+    )
+
+
+def _time_limit_s(session: Session, document: PlanDocument) -> float:
+    left = document.latest_upload_deadline_unix_s - session.now_unix_s - UPLOAD_MARGIN_S
+    if left <= 0:
+        raise DeclinedError("the plan's uploads end too soon to train for it; the next check-in brings a later plan")
+    return float(min(left, session.configuration.training.time_ceiling_s))
+
+
+MetricFunctions = Mapping[str, "Callable[[ChildResult], float]"]
+
+
+def _metric_functions(document: PlanDocument) -> MetricFunctions:
+    """How each metric of the plan is measured.
+
+    Raises:
+        IncompatibleError: the plan wants one that this build does not know.
+    """
+    known: MetricFunctions = {
+        "loss_before": lambda result: result.held_out_losses["parent"].mean,
+        "loss_after": lambda result: result.held_out_losses["trained"].mean,
+        "tokens": lambda result: result.outcome.tokens / 1000,
+    }
+    unknown = [name for name in document.vector.metrics if name not in known]
+    if unknown:
+        raise IncompatibleError(
+            f"the plan asks for the metric {unknown[0]!r}, this build knows {', '.join(known)}; upgrade edge-client"
+        )
+    return {name: known[name] for name in document.vector.metrics}
+
+
+def _encode(
+    document: PlanDocument, parent: Tensors, result: ChildResult, metrics: MetricFunctions
+) -> NDArray[np.uint64]:
+    """The integers that are encrypted: weighted delta, weight, metrics.
+
+    Raises:
+        DeclinedError: a delta of zeros, or a value that is not finite.
+    """
+    delta = clipped(document.layout.delta(result.outcome.adapter, parent, document.side), document.clip_norm)
+    weight = contribution_weight(result.examples, document.training.examples_for_full_weight)
+    measured = {}
+    for (name, measure), limit in zip(metrics.items(), document.vector.limits, strict=True):
+        value = measure(result)
+        if not math.isfinite(value):
+            raise DeclinedError(f"the metric {name!r} came out as {value}; nothing was sent")
+        measured[name] = min(max(value, 0.0), limit)
+    return document.vector.encode(delta, weight, measured, os.urandom)
+
+
+def clipped(delta: NDArray[np.float32], clip_norm: float) -> NDArray[np.float32]:
+    """The delta with an L2 norm of at most `clip_norm` (0: no bound), norm summed in float64.
+
+    Raises:
+        DeclinedError: all zeros, or not finite.
+    """
+    import numpy as np
+
+    norm = math.sqrt(float(np.dot(delta.astype(np.float64), delta.astype(np.float64))))
+    if not math.isfinite(norm):
+        raise DeclinedError("training left values that are not finite; nothing was sent")
+    if norm == 0.0:
+        raise DeclinedError("training changed nothing (a delta of zeros); nothing was sent")
+    if 0 < clip_norm < norm:
+        return (delta * np.float32(clip_norm / norm)).astype(np.float32)
+    return delta
+
+
+def contribution_weight(examples: int, examples_for_full_weight: int) -> float:
+    """Weight of a device within its cohort: proportional to its examples, within a factor of 8 (1/8..1)."""
+    return min(1.0, max(SMALLEST_WEIGHT, examples / examples_for_full_weight))
+
+
+def _journal(
+    session: Session, assignment: Assignment, result: ChildResult, values: NDArray[np.uint64]
+) -> StoredContribution:
+    """Encrypt, and make bytes and row durable; only then may anything be sent."""
+    from nightshift.protocol.secagg.device import contribute
+    from nightshift.protocol.upload import pack, upload_size_bytes
+
+    plan = assignment.plan
+    document = plan.document
+    require_free_space(session.home.state, 2 * upload_size_bytes(document.parameters, document.vector.length))
+    body = pack(
+        contribute(
+            parameters=document.parameters,
+            plan_hash=plan.plan_hash,
+            sender=session.identity.device_id,
+            members=plan.member_keys(),
+            values=values,
+            sign=session.identity.sign,
+            randomness=os.urandom,
+        )
+    )
+    if session.configuration.debug.keep_encoded_vector:
+        _keep_encoded(session, document.cohort_id, values)
+    contribution = StoredContribution(
+        cohort_id=document.cohort_id,
+        plan_hash=plan.plan_hash,
+        task=document.task,
+        round=document.round_number,
+        parent_release=assignment.parent.release_id,
+        parent_adapter_sha256=assignment.parent.document.adapter_sha256,
+        state=State.PREPARED,
+        body_sha256=hashlib.sha256(body).digest(),
+        body_size_bytes=len(body),
+        examples=result.examples,
+        n_min=document.n_min,
+        upload_deadline_unix_s=document.latest_upload_deadline_unix_s,
+        latest_prekey_expiry_unix_s=max(member.prekey.not_after for member in document.committee),
+        created_at_unix_s=session.now_unix_s,
+    )
+    write_atomic(uploads.body_file(session.home, document.cohort_id), body)
+    failpoint("device.encrypted.unjournaled")
+    session.store.contributions.add(contribution)
+    failpoint("device.encrypted")
+    return contribution
+
+
+def _keep_encoded(session: Session, cohort_id: bytes, values: NDArray[np.uint64]) -> None:
+    """Only when the owner set debug.keep_encoded_vector: what was encrypted, in the clear, on this disk."""
+    import io
+
+    import numpy as np
+
+    buffer = io.BytesIO()
+    np.save(buffer, values)
+    make_private_directory(session.home.debug)
+    write_atomic(session.home.debug / f"encoded-{cohort_id.hex()}.npy", buffer.getvalue())

@@ -1,0 +1,121 @@
+"""Whether to take part in a plan: what is proved, what the owner allows, what was given before.
+
+The order is the design's: the coordinator's proofs first, then this device's own
+memory (one plan a cohort, one cohort a prekey), then the owner's policy, then the
+guard against contributing twice to one parent. Nothing is fetched before that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edge_client import policy
+from edge_client.agent.session import Session
+from edge_client.ledger import readable_time
+from edge_client.store.contributions import State
+from nightshift.protocol.errors import DeclinedError, EquivocationError, VerificationError
+
+if TYPE_CHECKING:
+    from edge_client.agent.check_in import CheckedIn
+    from nightshift.protocol.plan_checks import VerifiedPlan
+    from nightshift.protocol.release import VerifiedRelease
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """A plan that this device may carry out, and the release to start from."""
+
+    plan: VerifiedPlan
+    parent: VerifiedRelease
+
+
+def examine(session: Session, checked: CheckedIn, releases: Mapping[bytes, VerifiedRelease]) -> Assignment | None:
+    """Judge the plan of a check-in.
+
+    Returns:
+        What to do, or None if this device has contributed to this very cohort already.
+
+    Raises:
+        VerificationError: the plan is not what a plan must be.
+        EquivocationError: a second plan for a cohort, a prekey or a parent.
+        DeclinedError: the owner's policy says no, or a contribution to this parent is still out.
+        StateConflictError: the plan's uploads have ended.
+    """
+    from nightshift.protocol.plan_checks import verify_offer
+
+    plan = verify_offer(
+        checked.response.plan,
+        view=checked.view,
+        trust=session.trust,
+        revoked=checked.revoked,
+        now_unix_s=session.now_unix_s,
+    )
+    session.store.answers.see_cohort(plan.document.cohort_id, plan.plan_hash, session.now_unix_s)
+    for member in plan.document.committee:
+        if member.prekey.device_id == session.identity.device_id:
+            session.store.prekeys.bind(member.prekey.public, plan.plan_hash)
+    policy.check_plan(session.configuration.policy, plan.document)
+    parent = _parent(plan, releases)
+    if _contributed(session, plan, parent):
+        return None
+    _require_memory(session, parent)
+    return Assignment(plan, parent)
+
+
+def _parent(plan: VerifiedPlan, releases: Mapping[bytes, VerifiedRelease]) -> VerifiedRelease:
+    """The plan's parent among the verified releases, with nothing in contradiction to the plan."""
+    document = plan.document
+    parent = releases.get(document.parent_release)
+    if parent is None:
+        raise VerificationError(
+            f"the plan starts from release {document.parent_release.hex()[:16]}, which the coordinator did not show; "
+            "refusing"
+        )
+    for what, ours, theirs in (
+        ("task", document.task, parent.document.task),
+        ("base model", document.base_model, parent.document.base_model),
+        ("adapter layout", document.layout, parent.document.layout),
+    ):
+        if ours != theirs:
+            raise VerificationError(f"the plan's {what} is not that of the release it starts from; refusing")
+    return parent
+
+
+def _contributed(session: Session, plan: VerifiedPlan, parent: VerifiedRelease) -> bool:
+    """Whether this very plan was carried out; refuses if the parent was used under another."""
+    earlier = session.store.contributions.of_parent(
+        plan.document.task, parent.release_id, parent.document.adapter_sha256
+    )
+    if any(contribution.plan_hash == plan.plan_hash for contribution in earlier):
+        return True
+    for contribution in earlier:
+        if contribution.frees_parent(session.now_unix_s):
+            continue
+        until = readable_time(contribution.latest_prekey_expiry_unix_s)
+        if contribution.state is State.VOID:
+            raise DeclinedError(
+                f"the cohort of round {contribution.round} of task {contribution.task!r} ended without a sum; this "
+                f"device contributes to the same parent again only after {until}, when nobody can open it any more"
+            )
+        if contribution.state is State.LATE:
+            raise DeclinedError(
+                f"a contribution of round {contribution.round} of task {contribution.task!r} left this device but was "
+                "not taken; to be safe it counts as given, and this device waits for the next release"
+            )
+        raise EquivocationError(
+            f"a second plan for the parent of round {contribution.round} of task {contribution.task!r}, to which this "
+            "device has contributed: two sums could be subtracted; refusing"
+        )
+    return False
+
+
+def _require_memory(session: Session, parent: VerifiedRelease) -> None:
+    """After a lost store, take no parent to which this device may have contributed before."""
+    lost_at = session.store.database.lost_at_unix_s
+    if lost_at is not None and parent.document.time_unix_s <= lost_at:
+        raise DeclinedError(
+            f"this device's store was lost and rebuilt at {readable_time(lost_at)}; it may have contributed to release "
+            f"{parent.document.number} of task {parent.document.task!r} before, and waits for the next one"
+        )

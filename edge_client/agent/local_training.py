@@ -1,0 +1,179 @@
+"""Training on this device's own text, in a child process, within the owner's limits."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edge_client.configuration import TrainingLimits
+from edge_client.store.records import Source
+from nightshift.host.failpoints import failpoint
+from nightshift.protocol.errors import DeclinedError
+
+if TYPE_CHECKING:
+    from edge_client.data.sources import DataSource
+    from edge_client.training.exchange import ChildRequest, ChildResult
+    from edge_client.training.settings import TrainingSettings
+    from nightshift.packages.package import ModelPackage
+    from nightshift.protocol.adapters.layout import AdapterLayout, Side, Tensors
+
+HELD_OUT_FRACTION = 0.1
+MEMORY_RETRIES = 2
+
+OnStep = Callable[[int, int, float], None]
+"""Told (steps done, steps in all, loss of the last one)."""
+
+
+def tell_nobody(step: int, steps: int, loss: float) -> None:
+    """Tell nobody."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One training run.
+
+    Attributes:
+        package: the base model, verified.
+        layout: of the adapter.
+        adapter: to start from.
+        side: which matrices move.
+        settings: how long and how fast.
+        sources: private text.
+        directory: for checkpoints; the same job continues there.
+        time_limit_s: seconds; 0 means none.
+    """
+
+    package: ModelPackage
+    layout: AdapterLayout
+    adapter: Tensors
+    side: Side
+    settings: TrainingSettings
+    sources: Sequence[DataSource]
+    directory: Path
+    time_limit_s: float
+
+
+def usable_sources(sources: Sequence[Source], notes: list[str]) -> list[DataSource]:
+    """The registered files that can be read now; the others are noted.
+
+    Raises:
+        DeclinedError: there is none.
+    """
+    from edge_client.data.errors import DataError
+    from edge_client.data.files import resolve
+
+    usable = []
+    for source in sources:
+        try:
+            resolve(Path(source.path))
+        except DataError as error:
+            notes.append(f"data source {source.number} is left out: {error}")
+            continue
+        usable.append(as_data_source(source))
+    if not usable:
+        raise DeclinedError(
+            "there is no private text to learn from on this device; "
+            "name a file with: edge-client data add PATH --format chat|prompt|text|csv"
+        )
+    return usable
+
+
+def as_data_source(source: Source) -> DataSource:
+    """A registered file as the data room knows it."""
+    from edge_client.data.sources import Columns, DataFormat, DataSource
+
+    return DataSource(Path(source.path), DataFormat(source.format), Columns(**source.columns))
+
+
+def train(job: Job, limits: TrainingLimits, *, on_step: OnStep = tell_nobody) -> ChildResult:
+    """Train to the end; with less memory per step, twice at most, where memory is short.
+
+    Raises:
+        DeclinedError: nothing fit to be used came out; says why.
+        ResourceError: not enough memory even for the smallest step.
+        TrainingError: the training process failed.
+    """
+    from edge_client.training.errors import (
+        ChildOutOfMemoryError,
+        DivergedError,
+        NoExamplesError,
+        NothingLearntError,
+    )
+
+    request = _request(job, limits)
+    for attempt in range(MEMORY_RETRIES + 1):
+        try:
+            result = _run(request, job.directory, on_step)
+        except ChildOutOfMemoryError:
+            if attempt == MEMORY_RETRIES:
+                raise
+            request = _smaller(request)
+        except (DivergedError, NothingLearntError, NoExamplesError) as error:
+            raise DeclinedError(f"training brought nothing that can be used: {error}") from error
+        else:
+            failpoint("device.training.done")
+            return _complete(result, job.settings.steps)
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _run(request: ChildRequest, directory: Path, on_step: OnStep) -> ChildResult:
+    from edge_client.training.supervise import train_in_child
+
+    return train_in_child(
+        request, directory, on_step=lambda progress: on_step(progress.step, progress.steps, progress.loss)
+    )
+
+
+def _request(job: Job, limits: TrainingLimits) -> ChildRequest:
+    from edge_client.engines.sessions import RuntimeSettings
+    from edge_client.training.exchange import ChildRequest
+    from nightshift.protocol.adapters.formats import to_safetensors
+
+    return ChildRequest(
+        package_directory=job.package.directory,
+        adapter=to_safetensors(job.adapter, job.layout),
+        side=job.side,
+        settings=job.settings,
+        sources=tuple(job.sources),
+        held_out_fraction=HELD_OUT_FRACTION,
+        runtime=RuntimeSettings(threads=limits.threads),
+        memory_limit_bytes=limits.memory_ceiling_mb * 2**20,
+        time_limit_s=job.time_limit_s,
+        trim_malloc=limits.memory_ceiling_mb > 0,
+    )
+
+
+def _smaller(request: ChildRequest) -> ChildRequest:
+    """The same work in smaller steps: recomputed activations, a quarter of the micro-batch."""
+    settings = replace(request.settings, micro_batch_size=max(1, request.settings.micro_batch_size // 4))
+    return replace(request, settings=settings, runtime=replace(request.runtime, recompute=True))
+
+
+def _complete(result: ChildResult, steps: int) -> ChildResult:
+    """Refuse what was cut short, and what rests on too little text.
+
+    Raises:
+        DeclinedError: with the reason.
+    """
+    outcome = result.outcome
+    if outcome.stopped is not None:
+        raise DeclinedError(
+            f"training stopped after {outcome.steps_done} of {steps} steps ({outcome.stopped}); "
+            "nothing was sent, the next run goes on from the last checkpoint"
+        )
+    if result.examples < 2 or result.held_out < 1:
+        raise DeclinedError(
+            f"there are {result.examples} examples to train on and {result.held_out} held out; at least 2 and 1 are "
+            "needed. Add more text with: edge-client data add"
+        )
+    return result
+
+
+def forget_other_runs(training: Path, keep: Path | None) -> None:
+    """Remove the working directories of runs that will not be continued."""
+    for directory in training.iterdir():
+        if directory != keep and directory.is_dir():
+            shutil.rmtree(directory, ignore_errors=True)

@@ -1,0 +1,207 @@
+"""One pass: what was left over, duties, releases, and at most one new contribution.
+
+A step that fails does not take the others with it: what is safe is finished, every
+problem is reported, and the exit code is that of the gravest (`report.SEVERITY`).
+Only a coordinator that cannot be reached, that has revoked this device, or whose log
+is not the one seen before ends the pass at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
+from edge_client.agent import local_training, uploads
+from edge_client.agent.report import PassReport
+from edge_client.agent.session import Session
+from edge_client.artefacts import Progress, no_progress
+from edge_client.conditions import Verdict, require
+from edge_client.conditions.sensors import conditions
+from edge_client.configuration import Configuration, cache_directory
+from edge_client.connection import connect
+from edge_client.home import Home
+from edge_client.identity import require_joined, require_valid_period
+from edge_client.ledger import readable_size, readable_time
+from edge_client.store import open_store
+from nightshift.host.clock import now_unix_s
+from nightshift.host.files import exclusive_lock
+from nightshift.protocol.errors import NightshiftError, NotJoinedError, RevokedError, UnreachableError
+
+if TYPE_CHECKING:
+    from edge_client.agent.check_in import CheckedIn
+    from edge_client.store.contributions import StoredContribution
+    from nightshift.protocol.release import VerifiedRelease
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Watcher:
+    """Who is told how far it is."""
+
+    on_step: local_training.OnStep = local_training.tell_nobody
+    on_download: Progress = no_progress
+
+
+def run_pass(
+    home: Home, configuration: Configuration, *, now: bool, dry_run: bool, watcher: Watcher | None = None
+) -> PassReport:
+    """Run one pass.
+
+    Args:
+        home: the device's directories.
+        configuration: the owner's settings.
+        now: skip the conditions.
+        dry_run: ask what would be done, and do none of it.
+        watcher: told how far it is.
+
+    Raises:
+        BusyError: another run holds the lock.
+        NotJoinedError: this device has not joined.
+        DeclinedError: the conditions say no.
+    """
+    if not home.state.is_dir():
+        raise NotJoinedError(f"there is no device in {home.state}; run: edge-client join TOKEN")
+    with exclusive_lock(home.lock_file):
+        identity, membership = require_joined(home)
+        cache = cache_directory(home, configuration.cache)
+        readings = [] if now else require(conditions(configuration.conditions, cache))
+        report = PassReport()
+        report.notes += [f"{r.name}: unknown ({r.source})" for r in readings if r.verdict is Verdict.UNKNOWN]
+        with open_store(home) as store:
+            number = store.records.begin_pass(now_unix_s())
+            try:
+                with connect(identity, membership) as connection:
+                    session = Session(home, configuration, identity, membership, store, connection, report.notes)
+                    _Pass(session, report, watcher or Watcher(), dry_run=dry_run).run()
+            finally:
+                moment = store.database.number("next_check_in")
+                report.next_check_in = None if moment is None else readable_time(moment)
+                store.records.end_pass(
+                    number, now_unix_s=now_unix_s(), exit_code=int(report.exit_code), summary=report.summary
+                )
+    return report
+
+
+class _Pass:
+    """The steps in their order, and what became of them."""
+
+    def __init__(self, session: Session, report: PassReport, watcher: Watcher, *, dry_run: bool) -> None:
+        self._session = session
+        self._report = report
+        self._watcher = watcher
+        self._dry_run = dry_run
+        self._over = False
+
+    def run(self) -> None:
+        """All steps."""
+        self._attempt(self._require_certificate, fatal=True)
+        if not self._dry_run:
+            self._left_over_uploads()
+        checked = self._attempt(self._check_in, fatal=True)
+        if checked is None:
+            return
+        self._duties(checked)
+        if checked.response.releases or checked.response.HasField("plan"):
+            releases = self._attempt(partial(self._verify_releases, checked))
+            if releases is not None:
+                self._adopt(releases)
+                if checked.response.HasField("plan"):
+                    self._attempt(partial(self._contribute, checked, releases))
+
+    def _attempt(self, step: Callable[[], Result], *, fatal: bool = False) -> Result | None:
+        """Run a step; note why it failed, and whether the pass can go on."""
+        if self._over:
+            return None
+        try:
+            return step()
+        except NightshiftError as error:
+            self._report.add_problem(error)
+            self._session.report(error)
+            self._over = fatal or isinstance(error, UnreachableError | RevokedError)
+            return None
+
+    def _require_certificate(self) -> None:
+        from nightshift.protocol.certificates import load_certificate
+
+        certificate = load_certificate(self._session.membership.certificate)
+        require_valid_period(
+            int(certificate.not_valid_before_utc.timestamp()),
+            int(certificate.not_valid_after_utc.timestamp()),
+            self._session.now_unix_s,
+        )
+
+    def _left_over_uploads(self) -> None:
+        store = self._session.store
+        uploads.forget_finished_files(self._session.home, store)
+        for contribution in store.contributions.unfinished():
+            self._attempt(partial(self._send, contribution))
+
+    def _send(self, contribution: StoredContribution) -> None:
+        uploads.send(self._session, contribution)
+        self._report.sent.append(f"{contribution.task}/{contribution.round}")
+
+    def _check_in(self) -> CheckedIn:
+        from edge_client.agent.check_in import check_in, peek
+
+        return peek(self._session) if self._dry_run else check_in(self._session)
+
+    def _duties(self, checked: CheckedIn) -> None:
+        for duty in checked.response.duties:
+            if self._dry_run:
+                self._report.would.append(f"would answer for cohort {duty.cohort_id.hex()[:16]}")
+            else:
+                self._attempt(partial(self._serve, duty.cohort_id))
+
+    def _serve(self, cohort_id: bytes) -> None:
+        from edge_client.agent.duties import serve
+
+        answer = serve(self._session, cohort_id)
+        self._report.answered.append(answer.cohort_id.hex())
+
+    def _verify_releases(self, checked: CheckedIn) -> Mapping[bytes, VerifiedRelease]:
+        from edge_client.agent.releases import verify_offers
+
+        return verify_offers(self._session, checked.response, checked.view)
+
+    def _adopt(self, verified: Mapping[bytes, VerifiedRelease]) -> None:
+        from edge_client.agent.releases import newest_by_task
+
+        for release in newest_by_task(self._session, verified):
+            self._attempt(partial(self._adopt_one, release))
+
+    def _adopt_one(self, release: VerifiedRelease) -> None:
+        from edge_client.agent.releases import adopt, check_order
+
+        name = f"{release.document.task}/{release.document.number}"
+        if not check_order(self._session, release):
+            return
+        if self._dry_run:
+            self._report.would.append(f"would adopt {name}")
+            return
+        adopt(self._session, release)
+        self._report.adopted.append(name)
+
+    def _contribute(self, checked: CheckedIn, releases: Mapping[bytes, VerifiedRelease]) -> None:
+        from edge_client.agent import contribution
+        from edge_client.agent.examination import examine
+
+        assignment = examine(self._session, checked, releases)
+        if assignment is None:
+            return
+        document = assignment.plan.document
+        if self._dry_run:
+            self._report.would.append(
+                f"would train {document.training.steps} steps for task {document.task!r}, round "
+                f"{document.round_number}, and contribute to a sum over at least {document.n_min} devices"
+            )
+            return
+        prepared = contribution.prepare(
+            self._session, assignment, on_step=self._watcher.on_step, on_download=self._watcher.on_download
+        )
+        self._send(prepared)
+        self._session.notes.append(
+            f"trained on {prepared.examples} examples, sent {readable_size(prepared.body_size_bytes)}"
+        )

@@ -1,0 +1,79 @@
+"""What a pass did, for people, for programs and for the exit status."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from nightshift.protocol.errors import ExitCode, NightshiftError
+
+SEVERITY = (
+    ExitCode.VERIFICATION_FAILED,
+    ExitCode.REVOKED,
+    ExitCode.INCOMPATIBLE,
+    ExitCode.NO_SPACE,
+    ExitCode.INTERNAL,
+    ExitCode.USAGE,
+    ExitCode.PARTIAL,
+    ExitCode.UNREACHABLE,
+    ExitCode.NOT_NOW,
+)
+"""Exit codes that a pass can end with, gravest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that went wrong in a pass."""
+
+    reason: str
+    message: str
+    exit_code: int
+
+
+@dataclass(slots=True)
+class PassReport:
+    """What a pass did.
+
+    Attributes:
+        sent: rounds whose contribution was acknowledged: "task/round".
+        answered: cohorts that were answered, hex.
+        adopted: adapters that came in use: "task/number".
+        would: in a dry run, what would be done.
+        notes: beside the outcome.
+        problems: what failed.
+        next_check_in: RFC 3339; before it nothing new is expected.
+    """
+
+    sent: list[str] = field(default_factory=list)
+    answered: list[str] = field(default_factory=list)
+    adopted: list[str] = field(default_factory=list)
+    would: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    next_check_in: str | None = None
+
+    def add_problem(self, error: NightshiftError) -> None:
+        """A step failed."""
+        self.problems.append(Problem(error.reason, str(error), int(error.exit_code)))
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """The gravest problem's, or OK."""
+        codes = {problem.exit_code for problem in self.problems}
+        return next((code for code in SEVERITY if int(code) in codes), ExitCode.OK)
+
+    @property
+    def summary(self) -> str:
+        """One line for people."""
+        parts = [
+            *(f"contributed to {name}" for name in self.sent),
+            *(f"answered for cohort {cohort[:16]}" for cohort in self.answered),
+            *(f"adopted {name}" for name in self.adopted),
+            *self.would,
+            *(f"failed: {problem.message}" for problem in self.problems),
+        ]
+        return "; ".join(parts) or "nothing was due"
+
+    def to_json(self) -> dict[str, Any]:
+        """For programs."""
+        return {**asdict(self), "exit_code": int(self.exit_code), "summary": self.summary}
