@@ -49,23 +49,27 @@ def enrol(
     device = session.get(Device, identity)
     if device is not None and device.state is DeviceState.REVOKED:
         raise RevokedError("this device's key was revoked; make a new key (leave, then join again)")
-    if device is not None and has_used(session, token, identity) and not _ageing(device, authority, now_unix_s):
+    known = device is not None and has_used(session, token, identity)
+    if device is not None and known and device.certificate_not_after_unix_s > now_unix_s + RENEWAL_S:
         return device
     certificate = authority.issue_device_certificate(key, now_unix_s)
+    not_after_unix_s = verify_device_certificate(certificate, authority.root, now_unix_s).not_after_unix_s
     if device is None:
         device = Device(
             device_id=identity,
             state=DeviceState.ENROLLED,
             name=printable(name, MAX_NAME_CHARACTERS),
             certificate=certificate,
+            certificate_not_after_unix_s=not_after_unix_s,
             enrolled_unix_s=now_unix_s,
             client_version=printable(client_version, MAX_NAME_CHARACTERS),
         )
         session.add(device)
         session.flush()
-    if not has_used(session, token, identity):
+    if not known:
         redeem(session, token, identity, now_unix_s)
     device.certificate = certificate
+    device.certificate_not_after_unix_s = not_after_unix_s
     log.append(
         session,
         log_pb2.LOG_ENTRY_KIND_ENROLMENT,
@@ -74,14 +78,6 @@ def enrol(
         digest=hashlib.sha256(certificate).digest(),
     )
     return device
-
-
-def _ageing(device: Device, authority: Authority, now_unix_s: int) -> bool:
-    try:
-        verify_device_certificate(device.certificate, authority.root, now_unix_s + RENEWAL_S)
-    except RevokedError:
-        return True
-    return False
 
 
 def require_enrolled(session: Session, identity: DeviceId) -> Device:

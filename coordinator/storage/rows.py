@@ -102,6 +102,7 @@ class Device(Base):
     state: Mapped[DeviceState]
     name: Mapped[str]
     certificate: Mapped[bytes]
+    certificate_not_after_unix_s: Mapped[int]
     enrolled_unix_s: Mapped[int]
     last_seen_unix_s: Mapped[int | None] = mapped_column(default=None, index=True)
     client_version: Mapped[str] = mapped_column(default="")
@@ -234,6 +235,9 @@ class Cohort(Base):
     answers_tried: Mapped[int] = mapped_column(default=0)
     ended_unix_s: Mapped[int | None] = mapped_column(default=None)
     reason: Mapped[str] = mapped_column(default="")
+    void_position: Mapped[int | None] = mapped_column(ForeignKey("log_entries.position"), default=None)
+    erased: Mapped[bool] = mapped_column(default=False)  # its objects are gone; only after it ended
+    metrics: Mapped[str] = mapped_column(default="{}")  # means over the cohort, as JSON
     release_id: Mapped[bytes | None] = mapped_column(ForeignKey("releases.release_id"), default=None)
 
 

@@ -1,0 +1,94 @@
+"""Committee members' answers: checked, durable before the reply, and the T-th one opens."""
+
+from __future__ import annotations
+
+import hmac
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from coordinator.aggregation.documents import document_of
+from coordinator.deployment import Deployment
+from coordinator.diagnostics import log, short
+from coordinator.rounds.states import Event, next_state
+from coordinator.storage.rows import AnswerRow, Cohort, CommitteeSeat, Device
+from nightshift.host.failpoints import failpoint
+from nightshift.protocol.certificates import verify_device_certificate
+from nightshift.protocol.errors import MalformedError, NotFoundError, StateConflictError
+from nightshift.protocol.secagg.member import Answer, verify_answer
+
+
+def seat_of(session: Session, cohort_id: bytes, device_id: bytes) -> CommitteeSeat:
+    """A device's seat on a cohort's committee.
+
+    Raises:
+        NotFoundError: no such cohort, or the device has no seat in it.
+    """
+    seat = session.scalar(
+        select(CommitteeSeat).where(CommitteeSeat.cohort_id == cohort_id, CommitteeSeat.device_id == device_id)
+    )
+    if seat is None:
+        raise NotFoundError(f"this device is no committee member of a cohort {short(cohort_id)}")
+    return seat
+
+
+def receive(
+    deployment: Deployment, device: Device, *, cohort_id: bytes, set_hash: bytes, answer: Answer, now_unix_s: int
+) -> None:
+    """Check an answer and make it durable; the same answer again is acknowledged again.
+
+    Raises:
+        NotFoundError: the device is no member of such a cohort.
+        MalformedError: another index or set, or not N field elements.
+        SignatureInvalidError: not signed by this member for this plan and set.
+        StateConflictError: the cohort is not waiting for answers, or another answer is here.
+    """
+    with deployment.database.reading() as session:
+        cohort = session.get(Cohort, cohort_id)
+        seat = seat_of(session, cohort_id, device.device_id)
+        existing = session.get(AnswerRow, (cohort_id, seat.member_index))
+    assert cohort is not None, "a seat has its cohort"
+    if answer.index != seat.member_index:
+        raise MalformedError(f"this device is member {seat.member_index} of the committee, not {answer.index}")
+    if cohort.set_hash is None or not hmac.compare_digest(set_hash, cohort.set_hash):
+        raise MalformedError("the answer is for another set of contributors than the one that was frozen")
+    if existing is not None:
+        _require_same(existing, answer)
+        return
+    document = document_of(cohort)
+    verify_answer(
+        parameters=document.parameters,
+        plan_hash=cohort.plan_hash,
+        set_hash=set_hash,
+        answer=answer,
+        public_key=verify_device_certificate(
+            document.committee[answer.index - 1].certificate, deployment.authority.root, cohort.created_unix_s
+        ).public_key,
+    )
+    with deployment.database.transaction() as session:
+        cohort = session.get_one(Cohort, cohort_id)
+        existing = session.get(AnswerRow, (cohort_id, answer.index))
+        if existing is not None:
+            _require_same(existing, answer)
+            return
+        cohort.state = next_state(cohort.state, Event.ANSWER)
+        if now_unix_s > cohort.answer_deadline_unix_s:
+            raise StateConflictError("the answer deadline of this cohort has passed")
+        session.add(
+            AnswerRow(
+                cohort_id=cohort_id,
+                member_index=answer.index,
+                set_hash=set_hash,
+                vector=answer.vector,
+                signature=answer.signature,
+                time_unix_s=now_unix_s,
+            )
+        )
+    failpoint("coordinator.answer.durable")
+    log.info("answer kept", cohort=short(cohort_id), member=answer.index)
+
+
+def _require_same(existing: AnswerRow, answer: Answer) -> None:
+    if existing.vector != answer.vector or existing.signature != answer.signature:
+        log.warning("second answer refused", cohort=short(existing.cohort_id), member=existing.member_index)
+        raise StateConflictError("another answer of this member is here already; an answer never changes")

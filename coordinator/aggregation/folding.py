@@ -1,0 +1,122 @@
+"""Counting a contribution: verified, folded, and from that moment on a member of U.
+
+The new running sum is a new object. One transaction makes it the cohort's sum
+and marks the contribution counted, so that after a crash the sum holds exactly
+the contributions that the rows call counted: never one less, never one twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from cryptography.hazmat.primitives.asymmetric import ec
+from sqlalchemy import delete
+
+from coordinator.aggregation import places
+from coordinator.aggregation.documents import document_of, member_keys
+from coordinator.compute import inline
+from coordinator.deployment import Deployment
+from coordinator.diagnostics import log, short
+from coordinator.rounds.states import Event, next_state
+from coordinator.rounds.transitions import freeze
+from coordinator.storage.rows import Cohort, Contribution, ContributionState, UploadPart
+from nightshift.host.failpoints import failpoint
+from nightshift.protocol.certificates import load_certificate
+from nightshift.protocol.errors import OverloadedError, StateConflictError
+from nightshift.protocol.identity import DeviceId
+from nightshift.protocol.plan import PlanDocument
+from nightshift.protocol.secagg.device import Contribution as SecretContribution
+from nightshift.protocol.secagg.device import verify_shares
+from nightshift.protocol.upload import unpack
+
+
+def count(deployment: Deployment, cohort: Cohort, row: Contribution, body: bytes, now_unix_s: int) -> None:
+    """Verify a complete contribution and fold it; freezes the cohort if that filled it.
+
+    The caller holds the cohort's fold lock.
+
+    Raises:
+        MalformedError, SignatureInvalidError: not a contribution to this plan by this device.
+        StateConflictError: the cohort froze, or is full.
+        OverloadedError: another process folded at the same time; ask again.
+    """
+    document = document_of(cohort)
+    contribution = _verified(document, cohort, row, body)
+    sealed_key = places.sealed_key(cohort.cohort_id, row.device_id)
+    deployment.objects.put(sealed_key, body[len(contribution.ciphertext) :])
+    before = deployment.objects.get(cohort.running_sum_key) if cohort.running_sum_key else None
+    after = inline.fold(document.parameters, document.vector.length, before, [contribution.ciphertext])
+    running_key = places.running_key(cohort.cohort_id, cohort.counted + 1)
+    deployment.objects.put(running_key, after)
+    failpoint("coordinator.fold.before-commit")
+    try:
+        full = _commit(
+            deployment,
+            cohort,
+            row,
+            contribution,
+            sealed_key=sealed_key,
+            running_key=running_key,
+            now_unix_s=now_unix_s,
+        )
+    except BaseException:
+        deployment.objects.delete(sealed_key)
+        deployment.objects.delete(running_key)
+        raise
+    failpoint("coordinator.upload.durable")
+    if full:
+        failpoint("coordinator.freeze.committed")
+    if cohort.running_sum_key:
+        deployment.objects.delete(cohort.running_sum_key)
+    log.info("contribution counted", cohort=short(cohort.cohort_id), device=short(row.device_id), full=full)
+
+
+def _verified(document: PlanDocument, cohort: Cohort, row: Contribution, body: bytes) -> SecretContribution:
+    contribution = unpack(document.parameters, document.vector.length, body)
+    public_key = load_certificate(row.certificate).public_key()
+    assert isinstance(public_key, ec.EllipticCurvePublicKey), "enrolled keys are P-256"
+    verify_shares(
+        parameters=document.parameters,
+        length=document.vector.length,
+        plan_hash=cohort.plan_hash,
+        sender=DeviceId(row.device_id),
+        public_key=public_key,
+        members=member_keys(document),
+        contribution=contribution,
+    )
+    return contribution
+
+
+def _commit(
+    deployment: Deployment,
+    seen: Cohort,
+    row: Contribution,
+    contribution: SecretContribution,
+    *,
+    sealed_key: str,
+    running_key: str,
+    now_unix_s: int,
+) -> bool:
+    """Mark counted and move the running sum on; returns whether the cohort is now full and frozen."""
+    with deployment.database.transaction() as session:
+        cohort = session.get_one(Cohort, seen.cohort_id)
+        mine = session.get_one(Contribution, (row.cohort_id, row.device_id))
+        cohort.state = next_state(cohort.state, Event.COUNT)
+        if mine.state is not ContributionState.RECEIVING:
+            raise StateConflictError("uploads of this cohort have ended; check in again for the next round")
+        if cohort.running_sum_key != seen.running_sum_key:
+            raise OverloadedError("another contribution was counted at the same moment; send the last bytes again")
+        cohort.running_sum_key = running_key
+        cohort.counted += 1
+        mine.state = ContributionState.COUNTED
+        mine.counted_unix_s = now_unix_s
+        mine.sealed_key = sealed_key
+        mine.ciphertext_sha256 = hashlib.sha256(contribution.ciphertext).digest()
+        mine.sealed_sha256 = b"".join(hashlib.sha256(share.sealed).digest() for share in contribution.shares)
+        parts = (UploadPart.cohort_id == row.cohort_id, UploadPart.device_id == row.device_id)
+        session.execute(delete(UploadPart).where(*parts))
+        session.flush()
+        if cohort.counted >= cohort.n_max:
+            freeze(session, deployment, cohort, now_unix_s)
+            return True
+    return False

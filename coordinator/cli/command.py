@@ -1,0 +1,77 @@
+"""What all commands share: the data directory, `--json`, times, tables."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from coordinator.deployment import Deployment, opened
+from nightshift.host.console import printable
+from nightshift.protocol.errors import UsageError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+json_option: Callable[[F], F] = click.option("--json", "as_json", is_flag=True, help="One JSON object, for programs.")
+
+_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+@contextmanager
+def coordinator(context: click.Context) -> Iterator[Deployment]:
+    """The deployment of the directory that `--data` names."""
+    with opened(data_directory(context)) as deployment:
+        yield deployment
+
+
+def data_directory(context: click.Context) -> Path:
+    """What `--data` or the environment names."""
+    directory: Path = context.find_root().obj
+    return directory
+
+
+def duration_s(text: str) -> int:
+    """Seconds of `90s`, `30m`, `24h` or `7d`.
+
+    Raises:
+        UsageError: anything else.
+    """
+    match = re.fullmatch(r"([1-9][0-9]{0,8})([smhd])", text)
+    if match is None:
+        raise UsageError(f"{text!r} is not a duration; write for example 90s, 30m, 24h or 7d")
+    return int(match[1]) * _UNITS_S[match[2]]
+
+
+def rfc3339(unix_s: int | None) -> str | None:
+    """A time as people and programs read it, in UTC; None stays None."""
+    return None if unix_s is None else datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def table(rows: Sequence[dict[str, Any]], columns: Sequence[str], *, empty: str) -> str:
+    """Rows as aligned text; `empty` where there are none."""
+    if not rows:
+        return empty
+    cells = [[column.replace("_", " ") for column in columns]]
+    cells += [[_cell(row[column]) for column in columns] for row in rows]
+    widths = [max(len(line[place]) for line in cells) for place in range(len(columns))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells
+    )
+
+
+def details(record: dict[str, Any]) -> str:
+    """One record as `key: value` lines."""
+    return "\n".join(f"{key.replace('_', ' ')}: {_cell(value)}" for key, value in record.items())
+
+
+def _cell(value: Any) -> str:
+    if value is None or value == "":
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return printable(str(value)).replace("\n", " ")

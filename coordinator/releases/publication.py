@@ -1,0 +1,135 @@
+"""Releases: made from an adapter, signed, logged, and from then on the parent of the next plan."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from coordinator.deployment import Deployment
+from coordinator.log import LogSnapshot
+from coordinator.storage import artefacts
+from coordinator.storage.objects import Objects
+from coordinator.storage.rows import ReleaseRow, Task
+from nightshift.protocol.adapters.formats import from_safetensors, to_safetensors
+from nightshift.protocol.adapters.layout import AdapterLayout, Tensors
+from nightshift.protocol.errors import NotFoundError
+from nightshift.protocol.log import task_subject
+from nightshift.protocol.plan import layout_to_proto
+from nightshift.protocol.release import ReleaseDocument, release_id, sign_release
+from nightshift.v1 import device_pb2, log_pb2, release_pb2
+
+
+@dataclass(frozen=True, slots=True)
+class StoredAdapter:
+    """An adapter whose bytes are already durable as an object."""
+
+    layout: AdapterLayout
+    sha256: bytes
+    size_bytes: int
+
+
+def store_adapter(objects: Objects, layout: AdapterLayout, tensors: Tensors) -> StoredAdapter:
+    """Write an adapter as a safetensors object."""
+    data = to_safetensors(tensors, layout)
+    return StoredAdapter(layout, artefacts.put_bytes(objects, data), len(data))
+
+
+def load_adapter(objects: Objects, release: ReleaseRow) -> tuple[AdapterLayout, dict[str, NDArray[np.float32]]]:
+    """A release's layout and tensors."""
+    layout = ReleaseDocument.parse(release.document).layout
+    return layout, from_safetensors(objects.get(artefacts.artefact_key(release.adapter_sha256)), layout)
+
+
+def publish(
+    session: Session,
+    deployment: Deployment,
+    task: Task,
+    adapter: StoredAdapter,
+    *,
+    parent: ReleaseRow | None,
+    plan_hashes: Sequence[bytes] = (),
+    contributors: int = 0,
+    now_unix_s: int,
+) -> ReleaseRow:
+    """Sign and log a release in the session's transaction."""
+    number = parent.number + 1 if parent is not None else 0
+    message = release_pb2.Release(
+        task=task.name,
+        number=number,
+        parent=parent.release_id if parent is not None else b"",
+        base_model=task.package_id,
+        layout=layout_to_proto(adapter.layout),
+        adapter_sha256=adapter.sha256,
+        adapter_size_bytes=adapter.size_bytes,
+        time_unix_s=now_unix_s,
+        plan_hashes=plan_hashes,
+        contributors=contributors,
+    )
+    document = message.SerializeToString(deterministic=True)
+    ReleaseDocument.parse(document)  # what devices would refuse is never signed
+    artefacts.record(session, sha256=adapter.sha256, size_bytes=adapter.size_bytes, kind="adapter")
+    identifier = release_id(document)
+    position = deployment.log.append(
+        session,
+        log_pb2.LOG_ENTRY_KIND_RELEASE,
+        time_unix_s=now_unix_s,
+        subject=task_subject(task.name),
+        digest=identifier,
+    )
+    row = ReleaseRow(
+        release_id=identifier,
+        task=task.name,
+        number=number,
+        parent=parent.release_id if parent is not None else None,
+        document=document,
+        signature=sign_release(document, deployment.authority.sign),
+        log_position=position,
+        adapter_sha256=adapter.sha256,
+        contributors=contributors,
+        time_unix_s=now_unix_s,
+    )
+    session.add(row)
+    session.flush()
+    return row
+
+
+def newest_release(session: Session, task: str) -> ReleaseRow:
+    """A task's newest release, the parent of its next plan."""
+    row = session.scalar(select(ReleaseRow).where(ReleaseRow.task == task).order_by(ReleaseRow.number.desc()).limit(1))
+    if row is None:
+        raise NotFoundError(f"task {task} has no release; create it again under another name")
+    return row
+
+
+def list_releases(session: Session) -> Sequence[ReleaseRow]:
+    """All releases, by task and number."""
+    return session.scalars(select(ReleaseRow).order_by(ReleaseRow.task, ReleaseRow.number)).all()
+
+
+def find_release(session: Session, prefix: str) -> ReleaseRow:
+    """A release by the first digits of its id, in hex, or by TASK/NUMBER.
+
+    Raises:
+        NotFoundError: none or several fit.
+    """
+    rows = [
+        row
+        for row in list_releases(session)
+        if row.release_id.hex().startswith(prefix.lower()) or f"{row.task}/{row.number}" == prefix
+    ]
+    if len(rows) != 1:
+        found = "no release" if not rows else f"{len(rows)} releases"
+        raise NotFoundError(f"{found} called {prefix!r}; see `coordinator release list`")
+    return rows[0]
+
+
+def offer(session: Session, snapshot: LogSnapshot, row: ReleaseRow) -> device_pb2.ReleaseOffer:
+    """A release with what proves it."""
+    return device_pb2.ReleaseOffer(
+        release=row.document, signature=row.signature, proof=snapshot.proof(session, row.log_position)
+    )

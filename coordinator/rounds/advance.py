@@ -1,0 +1,136 @@
+"""Whatever is due, done: deadlines, openings, erasure, automatic rounds.
+
+`advance` is called by the ticker and at the start of every device's call. It
+acts on rows alone, so a restarted coordinator goes on where the killed one was.
+"""
+
+from __future__ import annotations
+
+import threading
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from coordinator.aggregation.opening import try_open
+from coordinator.aggregation.places import erase_ended
+from coordinator.deployment import Deployment
+from coordinator.diagnostics import log, short
+from coordinator.rounds.plans import open_round
+from coordinator.rounds.states import Event, next_state
+from coordinator.rounds.task_settings import TaskSettings
+from coordinator.rounds.transitions import freeze, unfinished, void
+from coordinator.storage.rows import AnswerRow, Cohort, CohortState, Task, TaskState
+from nightshift.host.clock import now_unix_s
+from nightshift.host.failpoints import failpoint
+from nightshift.protocol.errors import DeclinedError, NightshiftError
+
+TICK_S = 0.5
+
+
+def advance(deployment: Deployment) -> None:
+    """Do everything that is due now."""
+    now = now_unix_s()
+    with deployment.database.reading() as session:
+        cohorts = unfinished(session)
+    for cohort in cohorts:
+        # Answers that were durable before a crash come first: they may still make the sum.
+        if cohort.state is CohortState.FROZEN and try_open(deployment, cohort.cohort_id, now):
+            continue
+        if _due_event(cohort, now) is not None:
+            _step(deployment, cohort.cohort_id, now)
+    erase_ended(deployment)
+    _open_automatic_rounds(deployment, now)
+
+
+def _due_event(cohort: Cohort, now: int) -> Event | None:
+    """What time alone does to a cohort at this moment."""
+    if cohort.state is CohortState.FROZEN:
+        return Event.FALL_SILENT if now > cohort.answer_deadline_unix_s else None
+    if now <= cohort.upload_deadline_unix_s and cohort.counted < cohort.n_max:
+        return None
+    if cohort.counted >= cohort.n_min:
+        return Event.FREEZE
+    return Event.EXTEND if now <= cohort.latest_upload_deadline_unix_s else Event.STARVE
+
+
+def _step(deployment: Deployment, cohort_id: bytes, now: int) -> None:
+    """Take one due step, decided again on the rows of the transaction that takes it."""
+    with deployment.database.transaction() as session:
+        cohort = session.get_one(Cohort, cohort_id)
+        event = None if cohort.ended_unix_s is not None else _due_event(cohort, now)
+        if event is None:
+            return
+        if event is Event.FREEZE:
+            freeze(session, deployment, cohort, now)
+        elif event is Event.EXTEND:
+            cohort.state = next_state(cohort.state, event)
+            cohort.upload_deadline_unix_s = cohort.latest_upload_deadline_unix_s
+        else:
+            void(session, deployment, cohort, event, reason=_reason(session, cohort, event), now_unix_s=now)
+    if event is Event.FREEZE:
+        failpoint("coordinator.freeze.committed")
+    log.info("cohort advanced", cohort=short(cohort_id), step=event.value, counted=cohort.counted, reason=cohort.reason)
+
+
+def _reason(session: Session, cohort: Cohort, event: Event) -> str:
+    if event is Event.STARVE:
+        return f"{cohort.counted} contributions came before the last upload deadline, n_min is {cohort.n_min}"
+    answers = session.scalar(select(func.count()).select_from(AnswerRow).where(AnswerRow.cohort_id == cohort.cohort_id))
+    if answers and answers >= cohort.threshold:
+        return f"{answers} committee members answered, but no {cohort.threshold} of their answers fit together"
+    return f"{answers} committee members answered before the deadline, {cohort.threshold} are needed"
+
+
+def _open_automatic_rounds(deployment: Deployment, now: int) -> None:
+    with deployment.database.reading() as session:
+        busy = {cohort.task for cohort in unfinished(session)}
+        tasks = session.scalars(select(Task).where(Task.state == TaskState.ACTIVE)).all()
+    for task in tasks:
+        settings = TaskSettings.model_validate_json(task.settings)
+        if task.name in busy or settings.rounds.open != "automatic":
+            continue
+        try:
+            with deployment.database.transaction() as session:
+                cohort = open_round(session, deployment, session.get_one(Task, task.name), now)
+        except DeclinedError:
+            continue  # the pool does not suffice yet; `coordinator round open` would say what is missing
+        failpoint("coordinator.plan.committed")
+        log.info("round opened", task=task.name, round=cohort.round_number, cohort=short(cohort.cohort_id))
+
+
+def abort(deployment: Deployment, cohort_id: bytes, reason: str) -> None:
+    """End a cohort by the operator's word.
+
+    Raises:
+        StateConflictError: it has ended already.
+    """
+    with deployment.database.transaction() as session:
+        cohort = session.get_one(Cohort, cohort_id)
+        void(session, deployment, cohort, Event.ABORT, reason=reason, now_unix_s=now_unix_s())
+
+
+class Ticker:
+    """Advances the deployment twice a second until it is stopped."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        self._deployment = deployment
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="ticker", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End, after the step that is under way."""
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.wait(TICK_S):
+            try:
+                advance(self._deployment)
+            except NightshiftError as error:
+                log.warning("could not advance", reason=error.reason, message=str(error))
+            except Exception:  # noqa: BLE001 - the ticker must outlive a step that fails; the log says which
+                log.exception("could not advance")

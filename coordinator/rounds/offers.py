@@ -1,0 +1,115 @@
+"""What a check-in is told: duties, at most one plan, what became of earlier cohorts, when to return."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from sqlalchemy import and_, select
+from sqlalchemy.orm import Session
+
+from coordinator.log import LogSnapshot
+from coordinator.rounds.pool import spent_parent
+from coordinator.rounds.transitions import unfinished
+from coordinator.storage.rows import (
+    AnswerRow,
+    Cohort,
+    CohortState,
+    CommitteeSeat,
+    Contribution,
+    ContributionState,
+    Device,
+)
+from nightshift.protocol.certificates import load_certificate
+from nightshift.protocol.plan import PlanDocument
+from nightshift.v1 import device_pb2, log_pb2
+
+VOIDS_KEPT_S = 30 * 86_400
+IDLE_S = 3600
+IDLE_WINDOW_S = 1800
+
+
+def duties(session: Session, device: Device) -> list[bytes]:
+    """Ids of the frozen cohorts that wait for this member's answer."""
+    answered = and_(
+        AnswerRow.cohort_id == CommitteeSeat.cohort_id, AnswerRow.member_index == CommitteeSeat.member_index
+    )
+    rows = (
+        select(CommitteeSeat.cohort_id)
+        .join(Cohort, Cohort.cohort_id == CommitteeSeat.cohort_id)
+        .outerjoin(AnswerRow, answered)
+        .where(
+            CommitteeSeat.device_id == device.device_id,
+            Cohort.state == CohortState.FROZEN,
+            AnswerRow.cohort_id.is_(None),
+        )
+    )
+    return list(session.scalars(rows.order_by(Cohort.answer_deadline_unix_s)))
+
+
+def cohort_for(session: Session, device: Device, now_unix_s: int) -> Cohort | None:
+    """The open cohort that this device should contribute to, if there is one."""
+    valid_from = load_certificate(device.certificate).not_valid_before_utc
+    for cohort in unfinished(session):
+        if cohort.state is not CohortState.OPEN or now_unix_s > cohort.upload_deadline_unix_s:
+            continue
+        # Members judge a contributor's certificate at the time the plan was logged.
+        if valid_from > datetime.fromtimestamp(cohort.created_unix_s, UTC):
+            continue
+        mine = session.get(Contribution, (cohort.cohort_id, device.device_id))
+        if mine is not None and mine.state is ContributionState.COUNTED:
+            continue
+        if mine is None and (
+            cohort.counted >= cohort.n_max or spent_parent(session, device.device_id, cohort.parent_release, now_unix_s)
+        ):
+            continue
+        return cohort
+    return None
+
+
+def plan_offer(session: Session, snapshot: LogSnapshot, cohort: Cohort) -> device_pb2.PlanOffer:
+    """A cohort's plan with what proves it: logged, drawn from a logged pool, seeded by the log before it."""
+    seed_size = PlanDocument.parse(cohort.plan).seed_log_size
+    return device_pb2.PlanOffer(
+        plan=cohort.plan,
+        signature=cohort.plan_signature,
+        plan_proof=snapshot.proof(session, cohort.plan_position),
+        pool_proof=snapshot.proof(session, cohort.plan_position - 1),
+        seed_path=snapshot.consistency_path(seed_size),
+    )
+
+
+def voids(session: Session, snapshot: LogSnapshot, device: Device, now_unix_s: int) -> Sequence[log_pb2.LogProof]:
+    """Proof that cohorts to which this device gave something ended without a sum."""
+    rows = (
+        select(Cohort.void_position)
+        .join(Contribution, Contribution.cohort_id == Cohort.cohort_id)
+        .where(
+            Contribution.device_id == device.device_id,
+            Cohort.state == CohortState.VOID,
+            Cohort.ended_unix_s >= now_unix_s - VOIDS_KEPT_S,
+        )
+    )
+    positions = session.scalars(rows.order_by(Cohort.void_position)).all()
+    return [snapshot.proof(session, position) for position in positions if position is not None]
+
+
+def next_check_in(session: Session, *, has_duty: bool, plan: Cohort | None, now_unix_s: int) -> device_pb2.NextCheckIn:
+    """When this device is worth hearing from again.
+
+    A device with work in hand comes when it is done. Others come after the
+    next deadline that could bring them something, spread over a window.
+    """
+    if has_duty or plan is not None:
+        return device_pb2.NextCheckIn(not_before_s=0, window_s=IDLE_WINDOW_S)
+    waits = []
+    for cohort in unfinished(session):
+        if cohort.state is CohortState.OPEN:
+            end, rest = cohort.upload_deadline_unix_s, cohort.answer_deadline_unix_s - cohort.upload_deadline_unix_s
+        else:
+            end, rest = now_unix_s, cohort.answer_deadline_unix_s - now_unix_s
+        waits.append((max(0, end + 1 - now_unix_s), max(1, rest // 2)))
+    if not waits:
+        return device_pb2.NextCheckIn(not_before_s=IDLE_S, window_s=IDLE_WINDOW_S)
+    not_before_s, window_s = min(waits)
+    return device_pb2.NextCheckIn(not_before_s=min(not_before_s, IDLE_S * 24), window_s=min(window_s, IDLE_S * 4))

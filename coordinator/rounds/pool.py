@@ -1,0 +1,118 @@
+"""Who may sit on a committee now, and who may contribute."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import and_, func, select
+from sqlalchemy.orm import Session
+
+from coordinator.storage.rows import (
+    Cohort,
+    CohortState,
+    CommitteeSeat,
+    Contribution,
+    ContributionState,
+    Device,
+    DeviceState,
+    PrekeyRow,
+)
+from nightshift.protocol.plan import MAX_POOL
+
+SEEN_WITHIN_S = 48 * 3600
+
+
+@dataclass(frozen=True, slots=True)
+class PoolEntry:
+    """A device that could serve, with the prekey that it would serve with."""
+
+    device: Device
+    prekey: PrekeyRow
+
+
+def pool(session: Session, *, now_unix_s: int, answer_deadline_unix_s: int) -> list[PoolEntry]:
+    """Devices that were seen lately and whose certificate and an unspent prekey outlive the round.
+
+    Returns:
+        At most 32,768 entries, in the order of device ids: those seen last, where there are more.
+    """
+    usable = and_(
+        PrekeyRow.device_id == Device.device_id,
+        PrekeyRow.epoch == Device.prekey_epoch,
+        PrekeyRow.spent_on.is_(None),
+        PrekeyRow.not_after_unix_s > answer_deadline_unix_s,
+    )
+    oldest = select(PrekeyRow.device_id, func.min(PrekeyRow.serial).label("serial")).join(Device, usable)
+    first = oldest.group_by(PrekeyRow.device_id).subquery()
+    rows = session.execute(
+        select(Device, PrekeyRow)
+        .join(first, first.c.device_id == Device.device_id)
+        .join(
+            PrekeyRow,
+            and_(
+                PrekeyRow.device_id == Device.device_id,
+                PrekeyRow.epoch == Device.prekey_epoch,
+                PrekeyRow.serial == first.c.serial,
+            ),
+        )
+        .where(
+            Device.state == DeviceState.ENROLLED,
+            Device.last_seen_unix_s >= now_unix_s - SEEN_WITHIN_S,
+            Device.certificate_not_after_unix_s > answer_deadline_unix_s,
+        )
+        .order_by(Device.last_seen_unix_s.desc())
+        .limit(MAX_POOL)
+    )
+    entries = [PoolEntry(device, prekey) for device, prekey in rows]
+    return sorted(entries, key=lambda entry: entry.device.device_id)
+
+
+def spent_parent(session: Session, device_id: bytes, parent_release: bytes, now_unix_s: int) -> bool:
+    """Whether a device has already said what it may say about a parent release.
+
+    One counted contribution per parent. That of a void cohort is forgotten
+    when every prekey of its committee has expired: only then is it certain
+    that the sum can never be opened and subtracted from another.
+    """
+    return bool(_spent(session, [device_id], parent_release, now_unix_s))
+
+
+def able_to_contribute(session: Session, entries: Sequence[PoolEntry], parent_release: bytes, now_unix_s: int) -> int:
+    """How many devices of a pool may still contribute to a parent release."""
+    ids = [entry.device.device_id for entry in entries]
+    return len(ids) - len(_spent(session, ids, parent_release, now_unix_s))
+
+
+def _spent(session: Session, ids: Sequence[bytes], parent_release: bytes, now_unix_s: int) -> set[bytes]:
+    wanted = set(ids)
+    rows = session.execute(
+        select(Contribution.device_id, Cohort.cohort_id, Cohort.state)
+        .join(Cohort, Cohort.cohort_id == Contribution.cohort_id)
+        .where(Cohort.parent_release == parent_release, Contribution.state == ContributionState.COUNTED)
+    ).all()
+    dead = {
+        cohort_id
+        for cohort_id, state in {(row.cohort_id, row.state) for row in rows}
+        if state is CohortState.VOID and now_unix_s > prekeys_expire_unix_s(session, cohort_id)
+    }
+    return {row.device_id for row in rows if row.cohort_id not in dead and row.device_id in wanted}
+
+
+def prekeys_expire_unix_s(session: Session, cohort_id: bytes) -> int:
+    """When the last prekey of a cohort's committee expires."""
+    return (
+        session.scalar(
+            select(func.max(PrekeyRow.not_after_unix_s))
+            .join(
+                CommitteeSeat,
+                and_(
+                    CommitteeSeat.device_id == PrekeyRow.device_id,
+                    CommitteeSeat.prekey_epoch == PrekeyRow.epoch,
+                    CommitteeSeat.prekey_serial == PrekeyRow.serial,
+                ),
+            )
+            .where(CommitteeSeat.cohort_id == cohort_id)
+        )
+        or 0
+    )

@@ -1,0 +1,208 @@
+"""task.toml: what is learned and how, checked before anything is made of it.
+
+Whatever could overflow later is refused here: slots that are too narrow for
+n_max values, sums of keys beyond the field, windows beyond a prekey's life.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from nightshift.host.configuration import load
+from nightshift.protocol.adapters.layout import PROJECTIONS, AdapterLayout, Method, Side
+from nightshift.protocol.errors import NightshiftError, UsageError
+from nightshift.protocol.manifest import ModelDimensions
+from nightshift.protocol.plan import MAX_BATCH, MAX_STEPS, MAX_TASK_CHARACTERS, MAX_TOKENS, N_MIN_FLOOR
+from nightshift.protocol.secagg.encoding import Encoding, VectorLayout
+from nightshift.protocol.secagg.parameters import (
+    MAX_DEVICES,
+    MAX_VALUE_BITS,
+    MIN_COMMITTEE,
+    MIN_VALUE_BITS,
+    CohortParameters,
+)
+
+METRICS = ("loss_before", "loss_after", "tokens")
+"""What every device adds to the sum beside its delta, as docs/protocol.md explains."""
+
+COMMITTEE_MAX = 10
+PREKEY_LIFE_S = 14 * 86_400
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class AdapterSettings(_Section):
+    """The adapter's shape, and which side a round trains."""
+
+    rank: int = Field(default=8, ge=1, le=256)
+    alpha: Positive = 16.0
+    method: Method = Method.ALTERNATE
+    targets: tuple[str, ...] = PROJECTIONS
+    seed: str = Field(default="", pattern=r"^([0-9a-f]{64})?$", description="32 bytes in hex; empty: random")
+
+    @field_validator("targets")
+    @classmethod
+    def _known(cls, targets: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [target for target in targets if target not in PROJECTIONS]
+        if unknown or not targets:
+            raise ValueError(f"choose from {', '.join(PROJECTIONS)}; got {', '.join(unknown) or 'none'}")
+        return targets
+
+
+class TrainingSettings(_Section):
+    """How a device trains for one contribution (units as in plan.proto)."""
+
+    steps: int = Field(default=60, ge=1, le=MAX_STEPS)
+    batch_size: int = Field(default=16, ge=1, le=MAX_BATCH)
+    learning_rate: float = Field(default=5e-3, ge=1e-9, le=10, allow_inf_nan=False)
+    schedule: Literal["constant", "cosine"] = "constant"
+    weight_decay: NotNegative = 0.0
+    gradient_clip_norm: NotNegative = 1.0
+    max_tokens: int = Field(default=256, ge=2, le=MAX_TOKENS)
+    proximal: NotNegative = 0.0
+    examples_for_full_weight: int = Field(default=100, ge=1, le=1 << 30)
+
+
+class EncodingSettings(_Section):
+    """How a delta becomes integers."""
+
+    value_bits: int = Field(default=16, ge=MIN_VALUE_BITS, le=MAX_VALUE_BITS)
+    value_clip: float = Field(default=1.0, ge=1e-9, le=1e6, allow_inf_nan=False)
+    clip_norm: NotNegative = 10.0
+    noise_multiplier: float = 0.0
+
+    @field_validator("noise_multiplier")
+    @classmethod
+    def _no_noise_yet(cls, value: float) -> float:
+        if value != 0.0:
+            raise ValueError("must be 0: this version adds no noise, and a task must not claim that it does")
+        return value
+
+
+class CohortSettings(_Section):
+    """Who takes part in one cohort."""
+
+    n_max: int = Field(default=512, ge=N_MIN_FLOOR, le=MAX_DEVICES)
+    n_min: int = Field(default=10, ge=N_MIN_FLOOR, le=MAX_DEVICES)
+    committee_max: int = COMMITTEE_MAX
+    pool_min: int = Field(default=0, ge=0, description="devices in the pool before a round opens; 0: n_min")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> CohortSettings:
+        if self.n_min > self.n_max:
+            raise ValueError(f"n_min {self.n_min} is larger than n_max {self.n_max}")
+        if self.committee_max != COMMITTEE_MAX:
+            raise ValueError(
+                f"committee_max is {COMMITTEE_MAX}: devices accept min({COMMITTEE_MAX}, pool) and nothing else"
+            )
+        return self
+
+    @property
+    def pool_needed(self) -> int:
+        """Devices that must be in the pool before a round opens."""
+        return max(MIN_COMMITTEE, self.n_min, self.pool_min)
+
+
+class RoundSettings(_Section):
+    """When rounds open and how long their parts last."""
+
+    open: Literal["operator", "automatic"] = "operator"
+    total: int = Field(default=0, ge=0, description="releases after which no round opens; 0: no end")
+    upload_window_s: int = Field(default=8 * 3600, ge=1)
+    upload_extension_s: int = Field(default=0, ge=0)
+    answer_window_s: int = Field(default=2 * 86_400, ge=1)
+
+    @model_validator(mode="after")
+    def _inside_a_prekeys_life(self) -> RoundSettings:
+        if self.length_s >= PREKEY_LIFE_S:
+            raise ValueError(
+                f"a round would last {self.length_s} s; a member's prekey lives at most {PREKEY_LIFE_S} s: "
+                "shorten upload_window_s, upload_extension_s or answer_window_s"
+            )
+        return self
+
+    @property
+    def length_s(self) -> int:
+        """Seconds from plan to answer deadline."""
+        return self.upload_window_s + self.upload_extension_s + self.answer_window_s
+
+
+class TaskSettings(_Section):
+    """The whole file."""
+
+    name: str
+    model: str
+    adapter: AdapterSettings = AdapterSettings()
+    training: TrainingSettings = TrainingSettings()
+    encoding: EncodingSettings = EncodingSettings()
+    cohort: CohortSettings = CohortSettings()
+    rounds: RoundSettings = RoundSettings()
+
+    @field_validator("name")
+    @classmethod
+    def _plain(cls, name: str) -> str:
+        if not re.fullmatch(rf"[a-z0-9][a-z0-9._-]{{0,{MAX_TASK_CHARACTERS - 1}}}", name):
+            raise ValueError(f"use 1 to {MAX_TASK_CHARACTERS} of a-z, 0-9, '.', '_' and '-', got {name[:80]!r}")
+        return name
+
+    @model_validator(mode="after")
+    def _fits(self) -> TaskSettings:
+        try:
+            for committee_size in (MIN_COMMITTEE, COMMITTEE_MAX):
+                CohortParameters.derive(
+                    n_max=self.cohort.n_max, value_bits=self.encoding.value_bits, committee_size=committee_size
+                )
+        except NightshiftError as error:
+            raise ValueError(str(error)) from error
+        return self
+
+    def layout(self, dimensions: ModelDimensions) -> AdapterLayout:
+        """The adapter's shape on a model.
+
+        Raises:
+            UsageError: the rank does not fit a projection of this model.
+        """
+        try:
+            return AdapterLayout.for_llama(
+                layers=dimensions.layers,
+                hidden=dimensions.hidden,
+                ffn=dimensions.ffn,
+                heads=dimensions.heads,
+                kv_heads=dimensions.kv_heads,
+                head_dim=dimensions.head_dim,
+                rank=self.adapter.rank,
+                alpha=self.adapter.alpha,
+                targets=self.adapter.targets,
+            )
+        except ValueError as error:
+            raise UsageError(f"task {self.name}: {error}") from error
+
+    def vector(self, layout: AdapterLayout, side: Side) -> VectorLayout:
+        """What one contribution's vector holds."""
+        return VectorLayout(
+            delta_length=layout.vector_length(side),
+            metrics=METRICS,
+            encoding=Encoding(
+                clip=self.encoding.value_clip, value_bits=self.encoding.value_bits, n_max=self.cohort.n_max
+            ),
+        )
+
+
+def read_task_file(path: Path) -> TaskSettings:
+    """Read task.toml.
+
+    Raises:
+        UsageError: absent, unreadable, an unknown key (with a suggestion), or a value out of range.
+    """
+    if not path.exists():
+        raise UsageError(f"{path} does not exist; see docs/operations.md for an example of a task file")
+    return load(TaskSettings, file=path, environment={}).values

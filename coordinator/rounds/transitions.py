@@ -1,0 +1,118 @@
+"""The steps of a cohort that are log entries: freezing its set, and ending it without a sum.
+
+Each is called inside one transaction that the caller commits before anybody is told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import delete, select, update
+from sqlalchemy.orm import Session
+
+from coordinator.deployment import Deployment
+from coordinator.rounds.states import FINAL, Event, next_state
+from coordinator.storage.rows import Cohort, Contribution, ContributionState, UploadPart
+from nightshift.protocol.errors import NotFoundError
+from nightshift.protocol.identity import DeviceId
+from nightshift.protocol.secagg.contributors import Contributor, set_hash
+from nightshift.v1 import log_pb2
+
+_HASH_BYTES = 32
+
+
+def freeze(session: Session, deployment: Deployment, cohort: Cohort, now_unix_s: int) -> None:
+    """Fix the set U for good and log its hash.
+
+    Raises:
+        StateConflictError: the cohort is not open.
+    """
+    cohort.state = next_state(cohort.state, Event.FREEZE)
+    contributors = [contributor(row) for row in counted(session, cohort)]
+    cohort.set_hash = set_hash(cohort.plan_hash, contributors)
+    cohort.set_position = deployment.log.append(
+        session,
+        log_pb2.LOG_ENTRY_KIND_SET,
+        time_unix_s=now_unix_s,
+        subject=cohort.cohort_id,
+        digest=cohort.set_hash,
+    )
+    _discard_unfinished(session, cohort)
+
+
+def void(
+    session: Session, deployment: Deployment, cohort: Cohort, event: Event, *, reason: str, now_unix_s: int
+) -> None:
+    """End a cohort without a sum and log why.
+
+    Raises:
+        StateConflictError: the event has no place in the cohort's state.
+    """
+    cohort.state = next_state(cohort.state, event)
+    cohort.ended_unix_s = now_unix_s
+    cohort.reason = reason
+    cohort.void_position = deployment.log.append(
+        session,
+        log_pb2.LOG_ENTRY_KIND_VOID,
+        time_unix_s=now_unix_s,
+        subject=cohort.cohort_id,
+        digest=cohort.plan_hash,
+        note=reason,
+    )
+    _discard_unfinished(session, cohort)
+
+
+def counted(session: Session, cohort: Cohort) -> Sequence[Contribution]:
+    """The contributions in the running sum, in the order of device ids."""
+    rows = select(Contribution).where(
+        Contribution.cohort_id == cohort.cohort_id, Contribution.state == ContributionState.COUNTED
+    )
+    return session.scalars(rows.order_by(Contribution.device_id)).all()
+
+
+def contributor(row: Contribution) -> Contributor:
+    """A counted contribution as an entry of U."""
+    assert row.ciphertext_sha256 is not None, "a counted contribution has its hashes"
+    assert row.sealed_sha256 is not None, "a counted contribution has its hashes"
+    sealed = row.sealed_sha256
+    hashes = (sealed[start : start + _HASH_BYTES] for start in range(0, len(sealed), _HASH_BYTES))
+    return Contributor(DeviceId(row.device_id), row.ciphertext_sha256, tuple(hashes))
+
+
+def find_cohort(session: Session, prefix: str) -> Cohort:
+    """A cohort by the first digits of its id, in hex, or by TASK/ROUND.
+
+    Raises:
+        NotFoundError: none or several fit.
+    """
+    rows = [
+        row
+        for row in list_cohorts(session)
+        if row.cohort_id.hex().startswith(prefix.lower()) or f"{row.task}/{row.round_number}" == prefix
+    ]
+    if len(rows) != 1:
+        found = "no round" if not rows else f"{len(rows)} rounds"
+        raise NotFoundError(f"{found} called {prefix!r}; see `coordinator round list`")
+    return rows[0]
+
+
+def list_cohorts(session: Session) -> Sequence[Cohort]:
+    """All cohorts, by task and round."""
+    return session.scalars(select(Cohort).order_by(Cohort.task, Cohort.round_number)).all()
+
+
+def unfinished(session: Session) -> Sequence[Cohort]:
+    """Cohorts that have not ended, those with the next deadline first."""
+    rows = select(Cohort).where(Cohort.state.not_in(FINAL))
+    return session.scalars(rows.order_by(Cohort.upload_deadline_unix_s, Cohort.cohort_id)).all()
+
+
+def _discard_unfinished(session: Session, cohort: Cohort) -> None:
+    mine = Contribution.cohort_id == cohort.cohort_id
+    session.execute(
+        update(Contribution)
+        .where(mine, Contribution.state == ContributionState.RECEIVING)
+        .values(state=ContributionState.DISCARDED, durable_bytes=0)
+    )
+    session.execute(delete(UploadPart).where(UploadPart.cohort_id == cohort.cohort_id))
+    session.flush()

@@ -1,0 +1,210 @@
+"""The device listener: mutual TLS; every call starts with who is calling and what is due."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import grpc
+
+from coordinator.aggregation import answers, bundles, uploads
+from coordinator.aggregation.opening import try_open
+from coordinator.deployment import Deployment
+from coordinator.enrolment.devices import MAX_NAME_CHARACTERS, printable, require_enrolled, revocation_list
+from coordinator.releases import publication
+from coordinator.rounds import offers, prekeys
+from coordinator.rounds.advance import advance
+from coordinator.rounds.tasks import list_tasks
+from coordinator.service.errors import guarded_call
+from coordinator.service.peers import caller
+from coordinator.service.versions import negotiate
+from coordinator.storage import artefacts
+from coordinator.storage.rows import Device, ReleaseRow
+from nightshift.host.clock import now_unix_s
+from nightshift.host.failpoints import failpoint
+from nightshift.host.rpc import CHUNK_BYTES
+from nightshift.protocol.errors import MalformedError
+from nightshift.protocol.secagg.member import Answer
+from nightshift.v1 import device_pb2, device_pb2_grpc
+
+# ruff: noqa: N802 - gRPC calls methods by the names of the proto
+
+
+class DeviceServicer(device_pb2_grpc.DeviceServiceServicer):
+    """All calls of a nightly pass."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        self._deployment = deployment
+
+    @guarded_call
+    def CheckIn(self, request: device_pb2.CheckInRequest, context: grpc.ServicerContext) -> device_pb2.CheckInResponse:
+        """Greet a device; see the proto."""
+        identity = caller(context)
+        deployment = self._deployment
+        now = now_unix_s()
+        with deployment.database.transaction() as session:
+            device = require_enrolled(session, identity)
+            version = negotiate(request.protocol_version_min, request.protocol_version_max)
+            device.last_seen_unix_s = now
+            device.client_version = printable(request.client_version, MAX_NAME_CHARACTERS)
+            prekeys.receive(
+                session,
+                device,
+                epoch=request.epoch,
+                published=request.prekeys,
+                limit=deployment.configuration.limits.prekeys_per_device,
+                now_unix_s=now,
+            )
+        failpoint("coordinator.check-in.durable")
+        advance(deployment)
+        return self._greeting(device, request, version)
+
+    def _greeting(self, device: Device, request: device_pb2.CheckInRequest, version: int) -> device_pb2.CheckInResponse:
+        deployment = self._deployment
+        now = now_unix_s()
+        with deployment.database.reading() as session:
+            snapshot = deployment.log.snapshot(session)
+            duties = offers.duties(session, device)
+            cohort = None if request.no_plan else offers.cohort_for(session, device, now)
+            releases = {
+                row.release_id: row
+                for row in (publication.newest_release(session, task.name) for task in list_tasks(session))
+            }
+            if cohort is not None:
+                parent = session.get_one(ReleaseRow, cohort.parent_release)
+                releases.setdefault(parent.release_id, parent)
+            return device_pb2.CheckInResponse(
+                protocol_version=version,
+                time_unix_s=now,
+                checkpoint=snapshot.checkpoint(),
+                consistency_path=snapshot.consistency_path(request.log_size),
+                duties=[device_pb2.Duty(cohort_id=cohort_id) for cohort_id in duties],
+                plan=offers.plan_offer(session, snapshot, cohort) if cohort is not None else None,
+                releases=[publication.offer(session, snapshot, row) for row in releases.values()],
+                revocation=revocation_list(session, deployment.authority),
+                next_check_in=offers.next_check_in(session, has_duty=bool(duties), plan=cohort, now_unix_s=now),
+                prekeys_held=prekeys.unspent(session, device, now),
+                voids=offers.voids(session, snapshot, device, now),
+            )
+
+    @guarded_call
+    def OpenUpload(
+        self, request: device_pb2.OpenUploadRequest, context: grpc.ServicerContext
+    ) -> device_pb2.OpenUploadResponse:
+        """Announce a contribution; a complete one that was not yet counted is counted here."""
+        device = self._device(context)
+        advance(self._deployment)
+        progress = uploads.announce(
+            self._deployment,
+            device,
+            cohort_id=request.cohort_id,
+            plan_hash=request.plan_hash,
+            size_bytes=request.size_bytes,
+            sha256=request.sha256,
+            now_unix_s=now_unix_s(),
+        )
+        complete = progress.complete
+        if not complete and progress.offset_bytes == request.size_bytes:
+            # All bytes became durable before a crash: the device has nothing left to send.
+            uploads.finish(self._deployment, device, request.cohort_id, now_unix_s())
+            complete = True
+        return device_pb2.OpenUploadResponse(offset=progress.offset_bytes, complete=complete)
+
+    @guarded_call
+    def Upload(
+        self, request_iterator: Iterator[device_pb2.UploadRequest], context: grpc.ServicerContext
+    ) -> device_pb2.UploadResponse:
+        """Take a contribution's bytes, for as long as one stream may last."""
+        device = self._device(context)
+        advance(self._deployment)
+        first = next(request_iterator, None)
+        if first is None:
+            raise MalformedError("an upload stream begins with a message that names the cohort")
+        with _time_limit(context, self._deployment.configuration.limits.upload_stream_s):
+            receiver = uploads.Receiver(self._deployment, device.device_id, first.cohort_id, first.offset)
+            if not receiver.complete:
+                _receive(receiver, first, request_iterator)
+            if not receiver.complete and receiver.everything_is_here:
+                uploads.finish(self._deployment, device, first.cohort_id, now_unix_s())
+                receiver.complete = True
+        return device_pb2.UploadResponse(offset=receiver.offset_bytes, complete=receiver.complete)
+
+    @guarded_call
+    def GetBundle(
+        self, request: device_pb2.GetBundleRequest, context: grpc.ServicerContext
+    ) -> Iterator[device_pb2.GetBundleResponse]:
+        """Stream a member's work."""
+        device = self._device(context)
+        advance(self._deployment)
+        yield from bundles.bundle(self._deployment, device, cohort_id=request.cohort_id, log_size=request.log_size)
+
+    @guarded_call
+    def Answer(self, request: device_pb2.AnswerRequest, context: grpc.ServicerContext) -> device_pb2.AnswerResponse:
+        """Keep a member's answer; the T-th one opens the sum."""
+        device = self._device(context)
+        advance(self._deployment)
+        now = now_unix_s()
+        answers.receive(
+            self._deployment,
+            device,
+            cohort_id=request.cohort_id,
+            set_hash=request.set_hash,
+            answer=Answer(request.index, request.vector, request.signature),
+            now_unix_s=now,
+        )
+        try_open(self._deployment, request.cohort_id, now)
+        return device_pb2.AnswerResponse()
+
+    @guarded_call
+    def FetchArtefact(
+        self, request: device_pb2.FetchArtefactRequest, context: grpc.ServicerContext
+    ) -> Iterator[device_pb2.FetchArtefactResponse]:
+        """Stream a file by its hash."""
+        self._device(context)
+        with self._deployment.database.reading() as session:
+            artefact = artefacts.find(session, request.sha256)
+        if request.offset > artefact.size_bytes:
+            raise MalformedError(f"the artefact has {artefact.size_bytes} bytes, {request.offset} is beyond its end")
+        size_bytes = artefact.size_bytes
+        for data in artefacts.chunks(self._deployment.objects, artefact, request.offset):
+            yield device_pb2.FetchArtefactResponse(size_bytes=size_bytes, data=data)
+            size_bytes = 0  # only the first message states it
+        if size_bytes:
+            yield device_pb2.FetchArtefactResponse(size_bytes=size_bytes)
+
+    def _device(self, context: grpc.ServicerContext) -> Device:
+        with self._deployment.database.reading() as session:
+            return require_enrolled(session, caller(context))
+
+
+def _receive(
+    receiver: uploads.Receiver,
+    first: device_pb2.UploadRequest,
+    rest: Iterator[device_pb2.UploadRequest],
+) -> None:
+    """Take a stream's messages; what came before it broke off stays durable."""
+    try:
+        receiver.take(_checked(first.data))
+        for message in rest:
+            receiver.take(_checked(message.data))
+    finally:
+        receiver.flush()
+
+
+def _checked(data: bytes) -> bytes:
+    if len(data) > CHUNK_BYTES:
+        raise MalformedError(f"a piece of an upload may have {CHUNK_BYTES} bytes, got {len(data)}")
+    return data
+
+
+class _time_limit:  # noqa: N801 - reads as a statement, like contextlib's own
+    """Cancels a call that is still running after so many seconds, so that a trickle cannot hold a thread."""
+
+    def __init__(self, context: grpc.ServicerContext, limit_s: float) -> None:
+        self._timer = threading.Timer(limit_s, context.cancel)
+
+    def __enter__(self) -> None:
+        self._timer.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
