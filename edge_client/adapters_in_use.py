@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from nightshift.protocol.adapters.layout import AdapterLayout, Tensors
     from nightshift.protocol.manifest import Manifest
 
+PERSONAL_TASK = "personal"
+"""Under this name adapters are kept that were trained here and are never sent."""
+
 
 @dataclass(frozen=True, slots=True)
 class LoadedAdapter:
@@ -110,6 +113,9 @@ def current_adapter(store: Store, task: str | None) -> StoredAdapter | None:
         NotFoundError: nothing was ever adopted for the named task.
     """
     tasks = store.adapters.tasks()
+    if task is None and len(tasks) > 1:
+        # A personal adapter is asked for by name; the shared one answers.
+        tasks = [known for known in tasks if known != PERSONAL_TASK]
     if task is None:
         if not tasks:
             return None

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from edge_client import __version__, ledger
 from edge_client.agent.check_in import PROTOCOL_VERSION_MAX, PROTOCOL_VERSION_MIN
+from edge_client.configuration import Configuration
 from edge_client.connection import CALL_DEADLINE_S, connect_to_join, join_call
 from edge_client.home import Home
 from edge_client.identity import (
@@ -22,7 +23,14 @@ from nightshift.host.clock import now_unix_s
 from nightshift.host.failpoints import failpoint
 from nightshift.host.files import exclusive_lock
 from nightshift.host.tokens import JoinToken
-from nightshift.protocol.errors import IncompatibleError, MalformedError, UsageError, VerificationError
+from nightshift.protocol.errors import (
+    IncompatibleError,
+    MalformedError,
+    NightshiftError,
+    PartialError,
+    UsageError,
+    VerificationError,
+)
 
 if TYPE_CHECKING:
     from nightshift.v1 import join_pb2
@@ -147,3 +155,24 @@ def _verified(identity: Identity, token: JoinToken, response: join_pb2.JoinRespo
         device_name=device_name,
         joined_unix_s=now_unix_s(),
     )
+
+
+def first_check_in(home: Home, configuration: Configuration) -> None:
+    """Publish the first one-time keys, so that this device can be drawn into committees tonight.
+
+    Raises:
+        PartialError: joined, but the check-in failed; the next run does it.
+    """
+    from edge_client.agent.check_in import check_in
+    from edge_client.agent.session_opening import open_session
+
+    with open_session(home, configuration) as session:
+        try:
+            check_in(session, no_plan=True)
+        except VerificationError as error:
+            session.report(error)
+            raise
+        except NightshiftError as error:
+            raise PartialError(
+                f"joined, but the first check-in failed: {error}; `edge-client run` will try again"
+            ) from error

@@ -63,16 +63,20 @@ class PassReport:
         return next((code for code in SEVERITY if int(code) in codes), ExitCode.OK)
 
     @property
-    def summary(self) -> str:
-        """One line for people."""
-        parts = [
+    def achieved(self) -> list[str]:
+        """What was done, or in a dry run would be, a sentence each."""
+        return [
             *(f"contributed to {name}" for name in self.sent),
             *(f"answered for cohort {cohort[:16]}" for cohort in self.answered),
             *(f"adopted {name}" for name in self.adopted),
             *self.would,
-            *(f"failed: {problem.message}" for problem in self.problems),
         ]
-        return "; ".join(parts) or "nothing was due"
+
+    @property
+    def summary(self) -> str:
+        """One line for people."""
+        failed = [f"failed: {problem.message}" for problem in self.problems]
+        return "; ".join([*self.achieved, *failed]) or "nothing was due"
 
     def to_json(self) -> dict[str, Any]:
         """For programs."""

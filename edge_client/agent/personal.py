@@ -1,0 +1,111 @@
+"""A personal adapter: trained here, for this device alone, and never sent."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edge_client.adapters_in_use import PERSONAL_TASK, LoadedAdapter, adapter_file
+from edge_client.agent import local_training
+from edge_client.configuration import TrainingLimits
+from edge_client.home import Home
+from edge_client.store import Store
+from edge_client.store.adapters import StoredAdapter
+from nightshift.host.clock import now_unix_s
+from nightshift.host.files import write_atomic
+
+if TYPE_CHECKING:
+    from nightshift.packages.package import ModelPackage
+    from nightshift.protocol.adapters import AdapterLayout
+
+RANK = 8
+ALPHA = 16.0
+
+
+@dataclass(frozen=True, slots=True)
+class PersonalRun:
+    """What a personal training run came to; losses in nats per answer token on the held-out part."""
+
+    adapter: StoredAdapter
+    examples: int
+    held_out: int
+    loss_before: float
+    loss_after: float
+
+
+def train_personal(
+    home: Home,
+    store: Store,
+    package: ModelPackage,
+    limits: TrainingLimits,
+    *,
+    start: LoadedAdapter | None,
+    steps: int,
+    learning_rate: float,
+    on_step: local_training.OnStep,
+    notes: list[str],
+) -> PersonalRun:
+    """Train both matrices of an adapter on this device's text and put it in use as the personal one.
+
+    Args:
+        home: the device's directories.
+        store: names the data files; takes the result.
+        package: the base model, verified.
+        limits: of the owner.
+        start: adapter to start from; None starts afresh.
+        steps: optimiser steps.
+        learning_rate: peak rate of AdamW.
+        on_step: told how far it is.
+        notes: filled with what a person may want to know.
+
+    Raises:
+        DeclinedError: no data, too little of it, or nothing usable came out.
+        ResourceError: not enough memory or disk.
+    """
+    from edge_client.engines.sessions import layout_for
+    from edge_client.training.settings import TrainingSettings
+    from nightshift.protocol.adapters import Side, initialise
+    from nightshift.protocol.adapters.formats import to_safetensors
+
+    if start is None:
+        layout = layout_for(package.manifest, rank=RANK, alpha=ALPHA)
+        tensors = initialise(layout, os.urandom(32))
+    else:
+        layout, tensors = start.layout, dict(start.tensors)
+    directory = home.training / "personal"
+    job = local_training.Job(
+        package=package,
+        layout=layout,
+        adapter=tensors,
+        side=Side.BOTH,
+        settings=TrainingSettings(steps=steps, learning_rate=learning_rate),
+        sources=local_training.usable_sources(store.records.sources(), notes),
+        directory=directory,
+        time_limit_s=float(limits.time_ceiling_s),
+    )
+    result = local_training.train(job, limits, on_step=on_step)
+    stored = _keep(home, store, package, layout, to_safetensors(result.outcome.adapter, layout))
+    shutil.rmtree(directory, ignore_errors=True)
+    losses = result.held_out_losses
+    return PersonalRun(stored, result.examples, result.held_out, losses["parent"].mean, losses["trained"].mean)
+
+
+def _keep(home: Home, store: Store, package: ModelPackage, layout: AdapterLayout, data: bytes) -> StoredAdapter:
+    from nightshift.protocol.plan import layout_to_proto
+
+    now = now_unix_s()
+    stored = StoredAdapter(
+        name=f"{PERSONAL_TASK}/{now}",
+        task=PERSONAL_TASK,
+        sha256=hashlib.sha256(data).digest(),
+        base_model=package.package_id,
+        layout=layout_to_proto(layout).SerializeToString(deterministic=True),
+        release_id=None,
+        adopted_at_unix_s=now,
+    )
+    write_atomic(adapter_file(home, stored.sha256), data)
+    store.adapters.adopt(stored)
+    return stored

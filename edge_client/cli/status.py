@@ -1,0 +1,108 @@
+"""`edge-client status`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edge_client.cli.options import Call, device_command
+
+if TYPE_CHECKING:
+    from edge_client.conditions import Reading
+    from edge_client.store import Store
+
+
+@click.command(epilog="Example: edge-client status --json", short_help="Health, and why it would or would not run now.")
+@device_command
+def status(call: Call) -> None:
+    """Say how the device is; the first line is the answer, the rest are the reasons."""
+    from edge_client.conditions import Verdict
+    from edge_client.conditions.sensors import conditions
+    from edge_client.configuration import cache_directory
+    from edge_client.identity import load_identity, load_membership, readable_id
+    from edge_client.ledger import readable_time
+    from edge_client.store import open_store
+
+    configuration = call.configuration()
+    identity, membership = load_identity(call.home), load_membership(call.home)
+    if identity is None or membership is None:
+        health = "not joined; ask an operator for a token and run: edge-client join TOKEN"
+        call.emit({"health": health, "joined": False}, health)
+        return
+    found = conditions(configuration.conditions, cache_directory(call.home, configuration.cache))
+    readings = [condition.read() for condition in found]
+    with open_store(call.home) as store:
+        facts = _facts(store)
+    blocking = [reading.reason for reading in readings if reading.verdict is Verdict.NO]
+    health = _health(facts, blocking)
+    value = {
+        "health": health,
+        "joined": True,
+        "device_id": identity.device_id.hex(),
+        "name": membership.device_name,
+        "coordinator": membership.device_address,
+        "joined_at": readable_time(membership.joined_unix_s),
+        "would_run_now": not blocking,
+        "conditions": [_reading(reading) for reading in readings],
+        **facts,
+    }
+    lines = [
+        health,
+        f"device {readable_id(identity.device_id)}",
+        f"coordinator {membership.device_address}",
+        *(f"{r.name}: {r.value} ({r.verdict.value}, {r.source})" for r in readings),
+        f"last pass: {facts['last_pass'] or 'none'}",
+        f"adapters in use: {', '.join(facts['adapters_in_use']) or 'none'}",
+        f"contributions: {facts['contributions']}, answers as committee member: {facts['answers']}",
+        *(f"SECURITY {event['time']}: {event['sentence']}" for event in facts["security_events"]),
+    ]
+    call.emit(value, "\n".join(lines))
+
+
+def _facts(store: Store) -> dict[str, Any]:
+    from edge_client.ledger import readable_time
+
+    last = store.records.last_pass()
+    next_check_in = store.database.number("next_check_in")
+    lost_at = store.database.lost_at_unix_s
+    in_use = [store.adapters.in_use(task) for task in store.adapters.tasks()]
+    return {
+        "last_pass": None
+        if last is None
+        else f"{readable_time(last.started_at_unix_s)}, "
+        + ("cut off" if last.ended_at_unix_s is None else f"exit {last.exit_code}: {last.summary}"),
+        "next_check_in": None if next_check_in is None else readable_time(next_check_in),
+        "adapters_in_use": [pair.current for pair in in_use if pair is not None and pair.current is not None],
+        "data_sources": len(store.records.sources()),
+        "contributions": len(store.contributions.recent(1_000_000)),
+        "unfinished_uploads": len(store.contributions.unfinished()),
+        "answers": store.answers.count(),
+        "prekeys": len(store.prekeys.unspent()),
+        "log_size": store.database.number("log_size") or 0,
+        "store_lost_at": None if lost_at is None else readable_time(lost_at),
+        "security_events": [
+            {"time": readable_time(e.time_unix_s), "kind": e.kind, "sentence": e.sentence}
+            for e in store.records.security_events()
+        ],
+    }
+
+
+def _health(facts: dict[str, Any], blocking: list[str]) -> str:
+    if facts["security_events"]:
+        return f"ATTENTION: the coordinator did {len(facts['security_events'])} things that it may not do; see below"
+    if facts["data_sources"] == 0:
+        return "healthy, but there is no text to learn from: edge-client data add PATH --format chat|prompt|text|csv"
+    if blocking:
+        return f"healthy; would not run now: {'; '.join(blocking)}"
+    return "healthy; would run now"
+
+
+def _reading(reading: Reading) -> dict[str, str]:
+    return {
+        "name": reading.name,
+        "value": reading.value,
+        "source": reading.source,
+        "verdict": reading.verdict.value,
+        "reason": reading.reason,
+    }
