@@ -44,14 +44,18 @@ class OpenedVector:
 
     Attributes:
         values: uint64[D], sums of the encoded values.
-        members_used: indexes of the members whose answers agree with the opened sum, ascending.
-        members_outside: indexes of the members whose answers contradict it, ascending: they
-            answered wrongly, as the sum that passed every residual check proves.
+        members_used: indexes of the members whose answers lie on one polynomial with the opened
+            sum, ascending.
+        members_outside: indexes of the members that provably answered wrongly, ascending: at least
+            T + f - 1 others agree (see `_judge`).
+        members_disputed: indexes of the members that disagree with `members_used` where that is no
+            proof: either they lied, or at least two of `members_used` did. Blame nobody.
     """
 
     values: npt.NDArray[np.uint64]
     members_used: tuple[int, ...]
     members_outside: tuple[int, ...]
+    members_disputed: tuple[int, ...]
 
 
 def open_sum(
@@ -96,9 +100,8 @@ def open_sum(
     for subset, key_sum in _candidate_keys(parameters, running.contributors, vectors, max_subsets):
         values = _decrypt(parameters, plan_hash, running, key_sum)
         if values is not None:
-            outside = _contradicting(parameters, vectors, subset)
-            used = tuple(index for index in indexes if index not in outside)
-            return OpenedVector(values=values, members_used=used, members_outside=outside)
+            used, outside, disputed = _judge(parameters, vectors, subset)
+            return OpenedVector(values=values, members_used=used, members_outside=outside, members_disputed=disputed)
     subsets = comb(len(answers), parameters.threshold)
     if subsets > max_subsets:
         raise WorkBoundError(
@@ -173,14 +176,23 @@ def _residual_passes(residual: npt.NDArray[np.float64], contributors: int) -> bo
     return bool(mean_square.max() <= 4 * contributors * NOISE_VARIANCE_TIMES_TWO / 2)
 
 
-def _contradicting(
+def _judge(
     parameters: CohortParameters, vectors: dict[int, sharing.FieldVector], subset: tuple[int, ...]
-) -> tuple[int, ...]:
-    """Members whose answers do not lie on the polynomials through `subset`."""
+) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    """Who agrees with `subset`, who provably lied, and who merely disagrees.
+
+    The opened S is right, but the polynomials through it and `subset` may not be the honest
+    ones: two liars can add a polynomial that is zero at 0 and at the points of the other T - 2,
+    which leaves S as it is and frames everyone else. Of A agreeing members at least A - f are
+    honest; with the point 0 that is T points, and so the honest polynomials, once A >= T + f - 1.
+    """
     rows = np.stack([vectors[index] for index in subset])
-    outside: list[int] = []
+    used = list(subset)
+    against: list[int] = []
     for index in sorted(set(vectors) - set(subset)):
         weights = sharing.lagrange(subset, index, parameters.field_prime)
-        if not np.array_equal(sharing.combine(weights, rows, parameters.field_prime), vectors[index]):
-            outside.append(index)
-    return tuple(outside)
+        agrees = np.array_equal(sharing.combine(weights, rows, parameters.field_prime), vectors[index])
+        (used if agrees else against).append(index)
+    if len(used) >= parameters.threshold + parameters.corrupt - 1:
+        return tuple(sorted(used)), tuple(against), ()
+    return tuple(sorted(used)), (), tuple(against)
