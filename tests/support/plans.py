@@ -175,7 +175,7 @@ class World:
         task: str = "notes",
         number: int = 0,
         parent: bytes = b"",
-        edit: Callable[[release_pb2.Release], None] | None = None,
+        edit: Callable[[release_pb2.Release], object] | None = None,
     ) -> Publication:
         """Sign and log a release."""
         release = release_pb2.Release(
@@ -275,7 +275,7 @@ class World:
         self,
         *,
         parent: Publication | None = None,
-        edit: Callable[[plan_pb2.Plan], None] | None = None,
+        edit: Callable[[plan_pb2.Plan], object] | None = None,
         n_max: int = 16,
         n_min: int = 3,
     ) -> Cohort:

@@ -44,7 +44,7 @@ ALL = sorted(
 )
 
 
-@pytest.mark.parametrize("error", sorted(own_classes(errors), key=lambda each: each.__name__))
+@pytest.mark.parametrize("error", sorted(own_classes(errors), key=str))
 def test_every_class_of_the_tree_says_its_own_reason(error: type[NightshiftError]) -> None:
     assert "reason" in vars(error)
     assert by_reason()[error.reason] is error
@@ -70,7 +70,7 @@ def test_a_reason_is_added_by_whoever_subclasses() -> None:
     assert "SHARE_REFUSED" in by_reason()  # from nightshift.protocol.secagg.errors
 
 
-@pytest.mark.parametrize("module", modules_with_errors(), ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", modules_with_errors(), ids=lambda each: str(each.__name__))
 def test_the_tree_in_the_docstring_is_the_tree(module: ModuleType) -> None:
     """Each drawn line is `indentation Name`; a name hangs under the last one drawn further left."""
     assert module.__doc__ is not None
