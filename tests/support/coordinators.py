@@ -1,0 +1,108 @@
+"""A coordinator in a directory of the test, served in this process or in one of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from coordinator.configuration import Listen
+from coordinator.deployment import Deployment, initialise, opened
+from coordinator.enrolment.tokens import create_token
+from coordinator.home import Home
+from coordinator.models import catalogue
+from coordinator.rounds.task_settings import TaskSettings
+from coordinator.rounds.tasks import create_task
+from coordinator.storage.rows import Task
+from nightshift.host.clock import now_unix_s
+from nightshift.host.tokens import JoinToken
+
+TASK = "commands"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def make_home(directory: Path) -> Home:
+    home = Home(directory)
+    listen = Listen(addresses=["127.0.0.1"], host="127.0.0.1", port=free_port(), join_port=free_port())
+    initialise(home, listen)
+    return home
+
+
+def make_token(deployment: Deployment, *, uses: int = 16, ttl_s: int = 3600) -> JoinToken:
+    with deployment.database.transaction() as session:
+        _, secret = create_token(session, uses=uses, ttl_s=ttl_s, now_unix_s=now_unix_s())
+    configuration = deployment.configuration
+    return JoinToken(
+        deployment.authority.root_der, configuration.join_address(), configuration.device_address(), secret
+    )
+
+
+def make_task(deployment: Deployment, package: Path, **sections: object) -> Task:
+    """A small task: rank 2 on q_proj, rounds opened by hand."""
+    data = {
+        "name": TASK,
+        "model": "tiny",
+        "adapter": {"rank": 2, "targets": ["q_proj"], "method": "alternate"},
+        "cohort": {"n_max": 8, "n_min": 3},
+        "rounds": {"upload_window_s": 600, "answer_window_s": 600},
+    } | sections
+    settings = TaskSettings.model_validate(data)
+    manifest = catalogue.store_package(deployment.objects, package)
+    with deployment.database.transaction() as session:
+        catalogue.add_model(session, manifest, "tiny", now_unix_s())
+        return create_task(session, deployment, settings, now_unix_s())
+
+
+@contextmanager
+def open_home(home: Home) -> Iterator[Deployment]:
+    with opened(home.directory) as deployment:
+        yield deployment
+
+
+class ServeProcess:
+    """`coordinator serve` in a process of its own, to be killed."""
+
+    def __init__(self, home: Home, **environment: str) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", "from coordinator.cli.main import main; main()", "--data", str(home.directory), "serve"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **environment},
+        )
+
+    def wait_until_ready(self) -> str:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        assert line.startswith("ready:"), self._process.communicate()
+        return line
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._finish()
+
+    def terminate(self) -> int:
+        self._process.send_signal(signal.SIGTERM)
+        return self._finish()
+
+    def wait_for_death(self) -> int:
+        return self._finish()
+
+    @property
+    def running(self) -> bool:
+        return self._process.poll() is None
+
+    def _finish(self) -> int:
+        self.output, self.errors = self._process.communicate(timeout=30)
+        return self._process.returncode

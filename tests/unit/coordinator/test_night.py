@@ -1,0 +1,184 @@
+"""Whole nights of scripted devices against a served coordinator, over real gRPC and TLS."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from sqlalchemy import select
+
+from coordinator.deployment import Deployment
+from coordinator.releases.publication import load_adapter, newest_release
+from coordinator.rounds.advance import advance
+from coordinator.rounds.plans import open_round
+from coordinator.storage.rows import Cohort, CohortState, Task
+from nightshift.host.clock import now_unix_s
+from nightshift.protocol.adapters.layout import Side
+from nightshift.protocol.errors import StateConflictError
+from nightshift.protocol.plan_checks import VerifiedPlan
+from tests.support.coordinators import TASK, make_task
+from tests.support.scripted_device import Prepared, ScriptedDevice
+
+Join = Callable[[], ScriptedDevice]
+Clock = Callable[[float], None]
+
+
+def enrol_and_open(deployment: Deployment, join: Join, count: int = 6) -> list[ScriptedDevice]:
+    devices = [join() for _ in range(count)]
+    for device in devices:
+        device.check_in(new_prekeys=2)
+    with deployment.database.transaction() as session:
+        open_round(session, deployment, session.get_one(Task, TASK), now_unix_s())
+    return devices
+
+
+def random_delta(plan: VerifiedPlan, seed: int) -> NDArray[np.float32]:
+    generator = np.random.default_rng(seed)
+    return generator.uniform(-0.5, 0.5, plan.document.vector.delta_length).astype(np.float32)
+
+
+def contribute(device: ScriptedDevice, seed: int) -> Prepared:
+    plan = device.check_in().plan
+    assert plan is not None
+    prepared = device.prepare(plan, random_delta(plan, seed))
+    assert device.upload(prepared).complete
+    return prepared
+
+
+def cohort_of(deployment: Deployment, round_number: int = 1) -> Cohort:
+    with deployment.database.reading() as session:
+        return session.scalars(select(Cohort).where(Cohort.round_number == round_number)).one()
+
+
+def test_the_opened_sum_is_the_sum_of_what_the_devices_encoded(
+    served: Deployment, join: Join, package: Path
+) -> None:
+    make_task(served, package, cohort={"n_max": 6, "n_min": 3})
+    devices = enrol_and_open(served, join)
+    prepared = [contribute(device, seed) for seed, device in enumerate(devices)]
+    cohort = cohort_of(served)
+    assert cohort.state is CohortState.FROZEN
+
+    for device in devices[:5]:
+        (duty,) = device.check_in().duties
+        device.send_answer(device.make_answer(duty))
+
+    cohort = cohort_of(served)
+    assert cohort.state is CohortState.OPENED
+    opened = np.load(io.BytesIO(served.objects.get(f"sums/{cohort.cohort_id.hex()}.npy")))
+    assert np.array_equal(opened, sum(one.values for one in prepared))
+
+    with served.database.reading() as session:
+        release = newest_release(session, TASK)
+        assert (release.number, release.contributors) == (1, 6)
+    layout, tensors = load_adapter(served.objects, release)
+    mean = np.mean([random_delta(prepared[0].plan, seed) for seed in range(6)], axis=0)
+    assert np.allclose(layout.to_vector(tensors, Side.B), mean, atol=1e-4)
+    # The last member still sees the night's end: no duty, and the new release, in the log.
+    greeting = devices[5].check_in()
+    assert greeting.duties == []
+    assert [one.document.number for one in greeting.releases] == [1]
+    size, adapter = devices[5].fetch(release.adapter_sha256)
+    assert (size, len(adapter)) == (greeting.releases[0].document.adapter_size_bytes,) * 2
+
+
+def test_nothing_is_left_of_the_uploads_when_the_night_is_over(
+    served: Deployment, join: Join, package: Path
+) -> None:
+    make_task(served, package, cohort={"n_max": 3, "n_min": 3})
+    devices = enrol_and_open(served, join, 3)
+    for seed, device in enumerate(devices):
+        contribute(device, seed)
+    for device in devices:
+        (duty,) = device.check_in().duties
+        device.send_answer(device.make_answer(duty))
+    advance(served)
+    cohort = cohort_of(served)
+    assert cohort.erased
+    assert list(served.objects.list(f"cohorts/{cohort.cohort_id.hex()}")) == []
+
+
+def test_the_second_night_trains_the_other_side_of_the_new_release(
+    served: Deployment, join: Join, package: Path
+) -> None:
+    make_task(served, package, cohort={"n_max": 3, "n_min": 3}, rounds={"open": "automatic", "total": 2})
+    devices = [join() for _ in range(3)]
+    for device in devices:
+        device.check_in(new_prekeys=4)
+    sides = []
+    for night in range(2):
+        for seed, device in enumerate(devices):
+            sides.append(contribute(device, 10 * night + seed).plan.document.side)
+        for device in devices:
+            for duty in device.check_in(no_plan=True).duties:
+                device.send_answer(device.make_answer(duty))
+    assert sides == [Side.B] * 3 + [Side.A] * 3
+    greeting = devices[0].check_in()
+    assert greeting.plan is None, "two releases were asked for"
+    assert [one.document.number for one in greeting.releases] == [2]
+
+
+def test_one_silent_member_and_one_who_never_uploads_do_not_stop_the_night(
+    served: Deployment, join: Join, package: Path, clock: Clock
+) -> None:
+    make_task(served, package)
+    devices = enrol_and_open(served, join)
+    prepared = [contribute(device, seed) for seed, device in enumerate(devices[:5])]
+    clock(700)
+    advance(served)
+    assert cohort_of(served).state is CohortState.FROZEN
+    for device in devices[1:]:
+        (duty,) = device.check_in().duties
+        device.send_answer(device.make_answer(duty))
+    cohort = cohort_of(served)
+    assert cohort.state is CohortState.OPENED
+    opened = np.load(io.BytesIO(served.objects.get(f"sums/{cohort.cohort_id.hex()}.npy")))
+    assert np.array_equal(opened, sum(one.values for one in prepared))
+
+
+def test_two_silent_members_of_six_void_the_night_and_a_later_one_works(
+    served: Deployment, join: Join, package: Path, clock: Clock
+) -> None:
+    make_task(served, package)
+    devices = enrol_and_open(served, join)
+    for seed, device in enumerate(devices[:4]):
+        contribute(device, seed)
+    clock(700)
+    for device in devices[2:]:
+        (duty,) = device.check_in().duties
+        device.send_answer(device.make_answer(duty))
+    clock(2000)
+    advance(served)
+    cohort = cohort_of(served)
+    assert cohort.state is CohortState.VOID
+    assert cohort.reason == "4 committee members answered before the deadline, 5 are needed"
+    greeting = devices[0].check_in(new_prekeys=1)
+    (proof,) = greeting.reply.voids
+    entry = greeting.view.require(proof, kind=4, subject=cohort.cohort_id, digest=cohort.plan_hash)
+    assert "5 are needed" in entry.note
+    assert devices[5].check_in().reply.voids == []
+
+    # Until the dead cohort's prekeys have expired, its contributors say nothing more about this parent.
+    clock(15 * 86_400)
+    for device in devices:
+        device.check_in(new_prekeys=1)
+    with served.database.transaction() as session:
+        open_round(session, served, session.get_one(Task, TASK), now_unix_s())
+    assert devices[0].check_in().plan is not None
+
+
+def test_an_operator_can_end_a_round(served: Deployment, join: Join, package: Path) -> None:
+    from coordinator.rounds.advance import abort
+
+    make_task(served, package)
+    devices = enrol_and_open(served, join)
+    contribute(devices[0], 0)
+    abort(served, cohort_of(served).cohort_id, "wrong task file")
+    with pytest.raises(StateConflictError):
+        abort(served, cohort_of(served).cohort_id, "again")
+    assert devices[1].check_in().plan is None
+    assert len(devices[0].check_in().reply.voids) == 1
