@@ -61,12 +61,17 @@ class Tokenizer:
         """The piece of a token as the vocabulary spells it; empty for no token."""
         return "" if token is None else (self._tokenizer.id_to_token(token) or "")
 
-    def decode_stream(self, tokens: Iterable[int]) -> Iterator[str]:
+    def decode_stream(self, tokens: Iterable[int], *, after: Sequence[int] = ()) -> Iterator[str]:
         """Yields the text as it grows; the pieces joined are `decode` of all tokens.
 
         A character whose bytes are spread over several tokens comes out once it is whole.
+
+        Args:
+            tokens: of the text.
+            after: tokens before them whose text is not yielded: a text that is
+                continued keeps the space that `decode` drops at a beginning.
         """
-        context: list[int] = []  # tokens already shown, kept because spaces depend on the left neighbour
+        context = list(after)  # tokens already shown, kept because spaces depend on the left neighbour
         held: list[int] = []
         for token in tokens:
             held.append(token)

@@ -7,6 +7,7 @@ serves one thread at a time.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from enum import StrEnum
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -17,6 +18,18 @@ from edge_client.data.tokens import TokenExample
 from edge_client.engines.errors import PromptError
 from edge_client.engines.sampling import SamplingSettings
 from nightshift.protocol.adapters import AdapterLayout, Tensors
+
+
+class EngineKind(StrEnum):
+    """The runtimes that an engine can be built on."""
+
+    LLAMA = "llama"
+    ONNX = "onnx"
+
+    @property
+    def label(self) -> str:
+        """The runtime's own name."""
+        return {"llama": "llama.cpp", "onnx": "ONNX Runtime"}[self.value]
 
 
 class Engine(Protocol):

@@ -7,6 +7,7 @@
     └── PromptError               a prompt that the model cannot continue
     NightshiftError
     └── EngineError               the native runtime failed on valid input
+        └── EngineCrashedError    its process died
 """
 
 from __future__ import annotations
@@ -24,3 +25,7 @@ class PromptError(UsageError):
 
 class EngineError(NightshiftError):
     """The native runtime failed on valid input."""
+
+
+class EngineCrashedError(EngineError):
+    """The process that an engine ran in died; the next use starts a new one."""

@@ -20,7 +20,7 @@ from edge_client.engines.candidates import Level, build_levels
 from edge_client.engines.engine import Scores, check_prompt
 from edge_client.engines.errors import EngineError
 from edge_client.engines.sampling import Sampler, SamplingSettings, log_softmax
-from edge_client.engines.sessions import Feeds, RuntimeSettings, adapter_feeds, open_session
+from edge_client.engines.sessions import Feeds, RuntimeSettings, adapter_feeds, is_allocation_failure, open_session
 from nightshift.packages.package import ModelPackage
 from nightshift.protocol.adapters import AdapterLayout, Tensors
 from nightshift.protocol.manifest import FileRole
@@ -165,5 +165,7 @@ class OnnxEngine:
         try:
             results: list[NDArray[np.float32]] = self._sessions[role].run(outputs, feeds)
         except Exception as error:  # the binding raises classes of its own without a common base
+            if is_allocation_failure(error):
+                raise MemoryError(f"the {role.value} graph could not allocate memory: {error}") from error
             raise EngineError(f"ONNX Runtime failed in the {role.value} graph: {error}") from error
         return results

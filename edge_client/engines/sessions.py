@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from edge_client.engines.errors import EngineUnavailableError
@@ -14,6 +13,9 @@ from nightshift.packages import session
 from nightshift.packages.package import ModelPackage
 from nightshift.protocol.adapters import AdapterLayout, Tensors
 from nightshift.protocol.manifest import FileRole, Manifest
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 Feeds = dict[str, NDArray[Any]]
 
@@ -36,15 +38,27 @@ def open_session(package: ModelPackage, role: FileRole, runtime: RuntimeSettings
 
     Raises:
         EngineUnavailableError: the graph does not load in this ONNX Runtime.
+        MemoryError: there is not enough memory to load it.
     """
+    # Here, not above: the llama.cpp engine needs this module and must work without ONNX Runtime.
+    import onnxruntime
+
     path = package.path(role)
     try:
         return session.open_session(package, role, threads=runtime.threads)
     except Exception as error:  # the binding raises classes of its own without a common base
+        if is_allocation_failure(error):
+            raise MemoryError(f"{path.name} could not be loaded: {error}") from error
         raise EngineUnavailableError(
             f"{path}: does not load in ONNX Runtime {onnxruntime.__version__} ({error}); "
             "verify the package, or fetch it again"
         ) from error
+
+
+def is_allocation_failure(error: Exception) -> bool:
+    """Tells whether ONNX Runtime's error means that memory ran out; only its text says so."""
+    text = str(error).lower()
+    return any(mark in text for mark in ("bad_alloc", "bad allocation", "failed to allocate memory"))
 
 
 def layout_for(manifest: Manifest, *, rank: int, alpha: float) -> AdapterLayout:
