@@ -57,18 +57,15 @@ class LazyGroup(click.Group):
         return super().resolve_command(ctx, args)
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Example: edge-client join TOKEN, then edge-client data add notes.txt --format text, then edge-client run --now",
+)
 @click.version_option(__version__, prog_name="edge-client")
 @home_option
 def cli(home: Path | None) -> None:
-    r"""A device that keeps its data, learns at night, and shares only sums.
-
-    \b
-    Start here:
-      edge-client join TOKEN
-      edge-client data add notes.txt --format text
-      edge-client run --now
-    """
+    """A device that keeps its data, learns at night, and shares only sums."""
     del home  # read by the commands from the root context
 
 
