@@ -162,7 +162,8 @@ class World:
 
     def view(self, last: LogHead | None = None) -> LogView:
         """What a device that remembers `last` concludes from the honest checkpoint."""
-        path = self.tree.consistency_path(last.size if last else 0)
+        seen = last.size if last else 0
+        path = self.tree.consistency_path(seen) if seen <= self.tree.size else []
         return LogView.verify(self.checkpoint(), trust=self.trust, last=last, consistency_path=path)
 
     def revocation(self, number: int, revoked: Sequence[DeviceId]) -> device_pb2.RevocationList:
