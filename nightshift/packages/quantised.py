@@ -61,6 +61,8 @@ def from_blocks(raw: NDArray[np.uint8], shape: tuple[int, int], kind: TensorType
     Raises:
         IncompatibleError: Another tensor type.
     """
+    if kind not in (TensorType.Q8_0, TensorType.Q4_0):
+        raise IncompatibleError(f"tensor type {kind.name} is no block scheme; expected Q8_0 or Q4_0")
     rows, columns = shape
     blocks = raw.reshape(rows, columns // BLOCK, kind.block[1])
     scales = np.ascontiguousarray(blocks[..., :2]).view("<f2")[..., 0].astype(np.float32)
@@ -68,11 +70,9 @@ def from_blocks(raw: NDArray[np.uint8], shape: tuple[int, int], kind: TensorType
     if kind is TensorType.Q8_0:
         # int8 to unsigned with zero point 128: adding 128 modulo 256 flips the top bit.
         return QuantisedMatrix((payload ^ np.uint8(0x80)).reshape(rows, columns), scales, bits=8)
-    if kind is TensorType.Q4_0:
-        values = np.concatenate([payload & 0x0F, payload >> 4], axis=-1)
-        packed = values[..., 0::2] | (values[..., 1::2] << 4)
-        return QuantisedMatrix(packed.reshape(rows, columns // 2), scales, bits=4)
-    raise IncompatibleError(f"tensor type {kind.name} is no block scheme; expected Q8_0 or Q4_0")
+    values = np.concatenate([payload & 0x0F, payload >> 4], axis=-1)
+    packed = values[..., 0::2] | (values[..., 1::2] << 4)
+    return QuantisedMatrix(packed.reshape(rows, columns // 2), scales, bits=4)
 
 
 def float_values(raw: NDArray[np.uint8], shape: tuple[int, ...], kind: TensorType) -> NDArray[np.float32]:

@@ -8,6 +8,7 @@ pre-tokeniser, named by `tokenizer.ggml.pre`. Both become a `tokenizers` BPE mod
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
@@ -156,6 +157,8 @@ def _sentencepiece(file: GgufFile, vocabulary: Vocabulary) -> Tokenizer:
     scores = file.numbers(f"{_KEY}.scores")
     if len(scores) != len(ids):
         raise MalformedError(f"{file.path}: {len(scores)} scores for {len(ids)} tokens")
+    if not all(map(math.isfinite, scores)):
+        raise MalformedError(f"{file.path}: a score that is infinite or not a number")
     unknown = vocabulary.of_type(TokenType.UNKNOWN)
     if len(unknown) != 1:
         raise MalformedError(f"{file.path}: {len(unknown)} tokens of type unknown; expected one")

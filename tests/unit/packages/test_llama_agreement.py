@@ -113,8 +113,8 @@ def evaluate_log_chances(package: ModelPackage, ids: list[int]) -> np.ndarray:
     for name, shape in package.manifest.lora_shapes().items():
         feed[name] = np.zeros([1 if axis == "r" else int(axis) for axis in shape], np.float32)
     columns = []
-    for first in range(0, size, 64):
-        labels = np.arange(first, min(first + 64, size))
+    for first in range(0, size, 16):
+        labels = np.arange(first, min(first + 16, size))
         feed["input_ids"] = np.tile(np.array(ids), (len(labels), 1))
         feed["labels"] = np.repeat(labels[:, None], len(ids), axis=1)
         feed["weights"] = np.ones(feed["labels"].shape, np.float32)
