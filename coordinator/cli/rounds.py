@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from coordinator import audit
 from coordinator.cli.command import coordinator, details, json_option, table
 from nightshift.host.clock import now_unix_s
 from nightshift.host.console import emit
+from nightshift.protocol.errors import UsageError
 
 
 @click.group("round")
@@ -127,6 +130,28 @@ def show_release(context: click.Context, name: str, as_json: bool) -> None:
     with coordinator(context) as deployment, deployment.database.reading() as session:
         result = release_record(publication.find_release(session, name))
     emit(result, as_json=as_json, text=details(result))
+
+
+@release.command("export")
+@click.argument("name")
+@click.option("--output", "-o", type=click.Path(path_type=Path, dir_okay=False), required=True, help="A new file.")
+@json_option
+@click.pass_context
+def export_release(context: click.Context, name: str, output: Path, as_json: bool) -> None:
+    """Write the adapter of a release, named by TASK/NUMBER, as safetensors."""
+    from coordinator.cli.views import release_record
+    from coordinator.releases import publication
+    from coordinator.storage import artefacts
+    from nightshift.host.files import write_atomic
+
+    if output.exists():
+        raise UsageError(f"{output} exists already; name a new file")
+    with coordinator(context) as deployment, deployment.database.reading() as session:
+        row = publication.find_release(session, name)
+        data = deployment.objects.get(artefacts.artefact_key(row.adapter_sha256))
+        result = {**release_record(row), "output": str(output), "size_bytes": len(data)}
+    write_atomic(output, data, mode=0o644)
+    emit(result, as_json=as_json, text=f"{output}: {len(data)} bytes, release {result['task']}/{result['number']}")
 
 
 @click.group("log")

@@ -96,6 +96,7 @@ class DirectoryObjects:
 
     def get_range(self, key: str, offset_bytes: int, size_bytes: int) -> bytes:
         """See `Objects.get_range`."""
+        self._path(key)
         try:
             total = obstore.head(self._store, key)["size"]
             end = min(total, offset_bytes + size_bytes)

@@ -1,0 +1,135 @@
+"""What every database must do. A database joins by adding itself to URLS."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
+
+from coordinator.storage.database import Database
+from coordinator.storage.rows import AuditRow, Base, Device, DeviceState, PrekeyRow, Setting
+
+URLS: dict[str, Callable[[Path], str]] = {"sqlite": lambda path: f"sqlite:///{path / 'rows.sqlite3'}"}
+
+
+@pytest.fixture(params=list(URLS))
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return URLS[request.param](tmp_path)
+
+
+@pytest.fixture
+def database(url: str) -> Iterator[Database]:
+    opened = Database(url)
+    opened.migrate()
+    yield opened
+    opened.close()
+
+
+def test_the_migrations_make_the_schema_of_the_rows(database: Database) -> None:
+    with database.engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
+
+
+def test_migrating_again_changes_nothing(database: Database) -> None:
+    with database.transaction() as session:
+        session.add(Setting(key="a", value="1"))
+    database.migrate()
+    with database.reading() as session:
+        assert session.get_one(Setting, "a").value == "1"
+
+
+def test_a_transaction_that_fails_leaves_nothing(database: Database) -> None:
+    with pytest.raises(RuntimeError), database.transaction() as session:
+        session.add(Setting(key="a", value="1"))
+        session.flush()
+        raise RuntimeError
+    with database.reading() as session:
+        assert session.get(Setting, "a") is None
+
+
+def test_a_committed_row_is_there_for_another_process(database: Database, url: str) -> None:
+    with database.transaction() as session:
+        session.add(Setting(key="a", value="1"))
+    other = Database(url)
+    with other.reading() as session:
+        assert session.get_one(Setting, "a").value == "1"
+    other.close()
+
+
+def test_rows_stay_readable_after_their_transaction(database: Database) -> None:
+    with database.transaction() as session:
+        row = Setting(key="a", value="1")
+        session.add(row)
+    assert row.value == "1"
+
+
+def test_foreign_keys_hold(database: Database) -> None:
+    with pytest.raises(IntegrityError), database.transaction() as session:
+        session.add(
+            PrekeyRow(device_id=bytes(32), epoch=1, serial=1, not_after_unix_s=1, public_key=b"", signature=b"")
+        )
+
+
+def test_states_are_stored_as_their_words(database: Database) -> None:
+    with database.transaction() as session:
+        session.add(
+            Device(
+                device_id=bytes(32),
+                state=DeviceState.REVOKED,
+                name="x",
+                certificate=b"",
+                certificate_not_after_unix_s=0,
+                enrolled_unix_s=0,
+            )
+        )
+    with database.engine.connect() as connection:
+        assert connection.exec_driver_sql("SELECT state FROM devices").scalar() == "revoked"
+
+
+def test_audit_rows_number_themselves(database: Database) -> None:
+    for verb in ("one", "two"):
+        with database.transaction() as session:
+            session.add(AuditRow(time_unix_s=0, actor="a", verb=verb, subject="s", detail="{}"))
+    with database.reading() as session:
+        assert session.scalars(select(AuditRow.verb).order_by(AuditRow.audit_id)).all() == ["one", "two"]
+
+
+def test_writers_take_turns_and_none_is_lost(database: Database) -> None:
+    with database.transaction() as session:
+        session.add(Setting(key="n", value="0"))
+    failures: list[BaseException] = []
+
+    def count() -> None:
+        try:
+            for _ in range(20):
+                with database.transaction() as session:
+                    row = session.get_one(Setting, "n")
+                    row.value = str(int(row.value) + 1)
+        except BaseException as error:  # noqa: BLE001 - shown by the test
+            failures.append(error)
+
+    threads = [threading.Thread(target=count) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    with database.reading() as session:
+        assert session.get_one(Setting, "n").value == "80"
+
+
+def test_a_reader_sees_one_snapshot(database: Database) -> None:
+    with database.transaction() as session:
+        session.add(Setting(key="a", value="1"))
+    with database.reading() as reader:
+        assert reader.get_one(Setting, "a").value == "1"
+        with database.transaction() as writer:
+            writer.get_one(Setting, "a").value = "2"
+        reader.expire_all()
+        assert reader.get_one(Setting, "a").value == "1"
