@@ -28,6 +28,7 @@ from nightshift.protocol import errors as protocol_errors
 from nightshift.protocol.adapters.formats import from_safetensors, layout_of
 
 STOP_WITHIN_S = 5.0
+STDERR = "stderr"
 _POLL_S = 0.05
 
 
@@ -60,7 +61,7 @@ def train_in_child(
     """
     make_private_directory(directory)
     exchange.write_request(directory, request)
-    with (directory / "stderr").open("wb") as stderr:
+    with os.fdopen(os.open(directory / STDERR, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as stderr:
         process = subprocess.Popen(  # noqa: S603 - our own interpreter and module, no shell
             [sys.executable, "-P", "-m", "edge_client.training.child", str(directory.absolute())],
             stdin=subprocess.DEVNULL,
@@ -162,14 +163,13 @@ def _conclude(status: int, request: ChildRequest, directory: Path, watch: _Watch
         kind, message = result
         if kind == "MemoryError":
             raise _out_of_memory(message, limit)
-        known = getattr(errors, kind, None) or getattr(protocol_errors, kind, None)
-        raise (known or _find_error(kind))(message)
+        raise _find_error(kind)(message)
     if status == EXIT_STOPPED:
         layout = layout_of(request.adapter)
         adapter = from_safetensors(request.adapter, layout)
         outcome = TrainingOutcome(adapter, 0, float("nan"), float("nan"), 0, watch.stop_reason or "stopped")
         return ChildResult(outcome, 0, 0, {}, {})
-    if status < 0 and limit and _mentions_allocation(directory / "stderr"):
+    if status < 0 and limit and _mentions_allocation(directory / STDERR):
         raise _out_of_memory("an allocation failed", limit)
     raise errors.ChildCrashedError(_describe_exit(status))
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from edge_client.data.batches import Batch, collate
 from edge_client.data.tokens import TokenExample
-from edge_client.engines.sessions import Feeds, RuntimeSettings, adapter_feeds, open_session
+from edge_client.engines.sessions import Feeds, RuntimeSettings, adapter_feeds, is_allocation_failure, open_session
 from edge_client.training.adamw import Vector
 from edge_client.training.errors import TrainingError
 from edge_client.training.interrupt import Interrupt
@@ -58,6 +58,7 @@ class TrainGraph:
 
         Raises:
             TrainingError: the runtime failed.
+            MemoryError: memory ran out.
         """
         total_loss, total_weight = 0.0, 0.0
         total = np.zeros(self._length, dtype=np.float32)
@@ -85,15 +86,10 @@ class TrainGraph:
         except Exception as error:  # the binding raises classes of its own without a common base
             if self.interrupt.reason is not None:
                 return None
-            if _is_allocation_failure(error):
+            if is_allocation_failure(error):
                 raise MemoryError(f"the train graph could not allocate memory: {error}") from error
             raise TrainingError(f"ONNX Runtime failed in a training step: {error}") from error
         return outputs
-
-
-def _is_allocation_failure(error: Exception) -> bool:
-    text = str(error).lower()
-    return "bad_alloc" in text or "bad allocation" in text or "failed to allocate memory" in text
 
 
 def _micro_batches(examples: Sequence[TokenExample], size: int) -> Iterator[Batch]:
