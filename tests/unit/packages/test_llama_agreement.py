@@ -102,11 +102,22 @@ def llama_logits(model: object, ids: list[int]) -> np.ndarray:
         llama_cpp.llama_free(context)
 
 
+_evaluated: dict[tuple[bytes, tuple[int, ...]], np.ndarray] = {}
+
+
 def evaluate_log_chances(package: ModelPackage, ids: list[int]) -> np.ndarray:
     """Log-probabilities of every token at every position, float64 [T, vocabulary], from `evaluate`.
 
-    The graph gives the loss of one label per position, so it is asked once for each label.
+    The graph gives the loss of one label per position, so it is asked once for each label; what two
+    tests ask for is asked once.
     """
+    key = (package.package_id, tuple(ids))
+    if key not in _evaluated:
+        _evaluated[key] = _evaluate_every_label(package, ids)
+    return _evaluated[key]
+
+
+def _evaluate_every_label(package: ModelPackage, ids: list[int]) -> np.ndarray:
     size = package.manifest.dimensions.vocabulary
     session = open_session(package, "evaluate", threads=2)
     feed = {"lora_scale": np.array(0, np.float32)}
@@ -167,6 +178,7 @@ def write_dequantised(source: Path, destination: Path) -> None:
             writer.write(tensor.name, np.ascontiguousarray(values).view(np.uint8))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["Q8_0", "Q4_0", "F16"])
 def test_both_runtimes_hold_the_same_weights(
     stories: Callable[[str], ModelPackage], tmp_path: Path, scheme: str
