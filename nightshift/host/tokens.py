@@ -26,7 +26,10 @@ MAX_ROOT_BYTES = 4096
 MAX_TOKEN_CHARACTERS = 8192
 _CHECK_BYTES = 4
 # host:port and nothing that gRPC would take for another kind of target (unix:, dns:, vsock:).
-_ADDRESS = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?\.?):[1-9][0-9]{0,4}")
+_ADDRESS = re.compile(
+    r"(?!(?:dns|ipv4|ipv6|unix|unix-abstract|vsock|xds):)"
+    r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?\.?):[1-9][0-9]{0,4}"
+)
 
 
 @dataclass(frozen=True, slots=True)
