@@ -23,6 +23,7 @@ COMMANDS = {
     "generate": "edge_client.cli.generate:generate",
     "ledger": "edge_client.cli.ledger:ledger",
     "policy": "edge_client.cli.policy:policy",
+    "profile": "edge_client.cli.profile:profile",
     "config": "edge_client.cli.config:config",
     "log": "edge_client.cli.log:log",
 }

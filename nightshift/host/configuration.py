@@ -1,6 +1,6 @@
 """One TOML file, an environment, flags: who wins, and where each value came from.
 
-Precedence: flag > environment > file > default. An unknown key or variable is
+Precedence: flag > environment > file > device profile > default. An unknown key or variable is
 an error with a suggestion, because a misspelt limit that is silently ignored
 is a limit that the owner believes in and does not have.
 """
@@ -13,7 +13,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -38,6 +38,8 @@ def load(
     prefix: str = "NIGHTSHIFT_",
     overrides: Mapping[str, Any] | None = None,
     reserved: Iterable[str] = (),
+    profile: Mapping[str, Any] | None = None,
+    profile_name: str = "",
 ) -> Loaded[M]:
     """Read, merge and validate.
 
@@ -48,6 +50,8 @@ def load(
         prefix: of the variables that are read.
         overrides: dotted key -> value, from flags.
         reserved: variables with the prefix that mean something else.
+        profile: dotted key -> value, the advice of a device profile; everything else overrides it.
+        profile_name: of that profile, for the origin.
 
     Raises:
         UsageError: unreadable file, unknown key or variable, or a value out of range.
@@ -55,6 +59,9 @@ def load(
     known = _dotted_keys(model)
     sections_known = {key.rsplit(".", 1)[0] + "." for key in known if "." in key}
     merged: dict[str, tuple[Any, str]] = {}
+    for key, value in (profile or {}).items():
+        origin = f"device profile {profile_name}"
+        merged[_known_key(key, known, f"in {origin}")] = (value, origin)
     if file is not None:
         for key, value in _flatten(_read_toml(file)).items():
             if value == {} and key + "." in sections_known:
@@ -94,7 +101,10 @@ def validated(model: type[M], data: Mapping[str, Any], source: str) -> M:
         problems = []
         for problem in error.errors(include_url=False, include_context=False):
             key = ".".join(str(part) for part in problem["loc"])
-            hint = _suggestion(key, known) if problem["type"] == "extra_forbidden" else ""
+            hint = ""
+            if problem["type"] == "extra_forbidden":
+                *table, leaf = problem["loc"]
+                hint = _suggestion(key, known) or _suggestion(str(leaf), _fields_at(model, table))
             problems.append(f"{key}: {problem['msg']}{hint}")
         raise UsageError(f"{source}: " + "; ".join(problems)) from error
 
@@ -128,6 +138,22 @@ def _dotted_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
         else:
             keys.append(prefix + name)
     return keys
+
+
+def _fields_at(model: type[BaseModel], location: Iterable[int | str]) -> list[str]:
+    """The keys of a table, also inside an optional table or an array of tables."""
+    table: Any = model
+    for part in location:
+        if isinstance(part, str):  # a number is a place in an array
+            field = getattr(table, "model_fields", {}).get(part)
+            table = _table_in(field.annotation) if field is not None else None
+    return list(getattr(table, "model_fields", {}))
+
+
+def _table_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((table for part in get_args(annotation) if (table := _table_in(part)) is not None), None)
 
 
 def _flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
