@@ -11,7 +11,7 @@ from coordinator.aggregation.documents import document_of
 from coordinator.deployment import Deployment
 from coordinator.diagnostics import log, short
 from coordinator.rounds.states import Event, next_state
-from coordinator.storage.rows import AnswerRow, Cohort, CommitteeSeat, Device
+from coordinator.storage.rows import AnswerRow, Cohort, CohortState, CommitteeSeat, Device
 from nightshift.host.failpoints import failpoint
 from nightshift.protocol.certificates import verify_device_certificate
 from nightshift.protocol.errors import MalformedError, NotFoundError, StateConflictError
@@ -36,6 +36,8 @@ def receive(
     deployment: Deployment, device: Device, *, cohort_id: bytes, set_hash: bytes, answer: Answer, now_unix_s: int
 ) -> None:
     """Check an answer and make it durable; the same answer again is acknowledged again.
+
+    A right answer that arrives after the sum was opened is acknowledged and not kept.
 
     Raises:
         NotFoundError: the device is no member of such a cohort.
@@ -70,6 +72,10 @@ def receive(
         existing = session.get(AnswerRow, (cohort_id, answer.index))
         if existing is not None:
             _require_same(existing, answer)
+            return
+        if cohort.state is CohortState.OPENED:
+            # It was on its way when the T-th answer opened the sum: right, and no longer needed.
+            log.info("answer not needed", cohort=short(cohort_id), member=answer.index)
             return
         cohort.state = next_state(cohort.state, Event.ANSWER)
         if now_unix_s > cohort.answer_deadline_unix_s:

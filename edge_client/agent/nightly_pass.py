@@ -27,7 +27,13 @@ from edge_client.ledger import readable_size, readable_time
 from edge_client.store import open_store
 from nightshift.host.clock import now_unix_s
 from nightshift.host.files import exclusive_lock
-from nightshift.protocol.errors import NightshiftError, NotJoinedError, RevokedError, UnreachableError
+from nightshift.protocol.errors import (
+    NightshiftError,
+    NotJoinedError,
+    RevokedError,
+    StateConflictError,
+    UnreachableError,
+)
 
 if TYPE_CHECKING:
     from edge_client.agent.check_in import CheckedIn
@@ -158,7 +164,12 @@ class _Pass:
     def _serve(self, cohort_id: bytes) -> None:
         from edge_client.agent.duties import serve
 
-        answer = serve(self._session, cohort_id)
+        try:
+            answer = serve(self._session, cohort_id)
+        except StateConflictError as error:
+            # The others were faster, or the time is over: nothing went wrong here.
+            self._session.notes.append(f"cohort {cohort_id.hex()[:16]} needs no answer any more: {error}")
+            return
         self._report.answered.append(answer.cohort_id.hex())
 
     def _verify_releases(self, checked: CheckedIn) -> Mapping[bytes, VerifiedRelease]:

@@ -32,6 +32,7 @@ def list_models(call: Call) -> None:
             {
                 "id": package_id.hex(),
                 "name": manifest.name,
+                "path": str(cache.folder(package_id)),
                 "family": manifest.dimensions.family,
                 "quantisation": manifest.quantisation.scheme.value,
                 "size_bytes": sum(file.size_bytes for file in manifest.files),

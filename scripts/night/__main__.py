@@ -120,7 +120,7 @@ def sums_are_exact(stage: Stage) -> bool:
 
 def bytes_sent(device: Device) -> int:
     """What the device's own ledger says has left it, in bytes."""
-    return sum(entry["bytes"] for entry in device.command("ledger", "--json").json["entries"])
+    return sum(entry["size_bytes"] for entry in device.command("ledger", "--json").json)
 
 
 def answers(device: Device, engines: Sequence[str]) -> list[Answer]:
@@ -149,7 +149,7 @@ def demo(chosen: argparse.Namespace, directory: Path, say: Narrator) -> Report:
     )
     baselines = None
     try:
-        package = Path(stage.devices[0].command("model", "show", TASK, "--json").json["path"])
+        package = Path(stage.devices[0].command("model", "list", "--json").json[0]["path"])
         baselines = start_baselines(stage, package, directory, chosen.rounds, chosen.seed)
         request = Request(**json.loads((directory / "baselines-request.json").read_text("utf-8")))
         measure = Measure(request)
@@ -162,7 +162,7 @@ def demo(chosen: argparse.Namespace, directory: Path, say: Narrator) -> Report:
             night(stage, number, order, at_once=1 if number == 1 else 2, say=say)
             seconds.append(time.monotonic() - start)
             adapter = directory / f"release-{number}.safetensors"
-            stage.coordinator.command("release", "export", TASK, str(number), "--output", str(adapter))
+            stage.coordinator.command("release", "export", f"{TASK}/{number}", "--output", str(adapter))
             nights.append(measure.score_file(adapter))
             say(f"night {number}: loss {nights[-1].loss:.3f}, accuracy {nights[-1].accuracy:.1%}")
         say("morning: every device adopts the last release")

@@ -116,7 +116,7 @@ def set_up(directory: Path, *, devices: int, rounds: int, split: str, seed: int,
     coordinator.serve()
     try:
         say("coordinator: stories260K becomes a model package (Q8_0 GGUF and ONNX graphs over the same numbers)")
-        coordinator.command("model", "add", str(MODEL), "--quantisation", "Q8_0", "--name", "stories260K")
+        coordinator.command("model", "add", str(MODEL), "--quantisation", "Q8_0", "--alias", "stories260K")
         task = directory / "task.toml"
         task.write_text(task_toml(recipe, devices, rounds), "utf-8")
         coordinator.command("task", "create", "-f", str(task))
