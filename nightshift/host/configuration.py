@@ -104,7 +104,8 @@ def validated(model: type[M], data: Mapping[str, Any], source: str) -> M:
             hint = ""
             if problem["type"] == "extra_forbidden":
                 *table, leaf = problem["loc"]
-                hint = _suggestion(key, known) or _suggestion(str(leaf), _fields_at(model, table))
+                within = "".join(f"{part}." for part in table)
+                hint = _suggestion(str(leaf), _fields_at(model, table), within) or _suggestion(key, known)
             problems.append(f"{key}: {problem['msg']}{hint}")
         raise UsageError(f"{source}: " + "; ".join(problems)) from error
 
@@ -172,6 +173,6 @@ def _known_key(key: str, known: Iterable[str], where: str) -> str:
     return key
 
 
-def _suggestion(word: str, known: Iterable[str]) -> str:
+def _suggestion(word: str, known: Iterable[str], within: str = "") -> str:
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    return f"; did you mean {within + close[0]!r}?" if close else ""
