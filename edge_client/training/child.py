@@ -44,7 +44,7 @@ def main(directory: Path) -> int:
     interrupt = Interrupt()
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:
-        interrupt.request("asked to stop")
+        interrupt.request(_stop_reason(directory) or "asked to stop")
 
     signal.signal(signal.SIGTERM, on_signal)
     parent = os.getppid()
@@ -63,11 +63,19 @@ def main(directory: Path) -> int:
 
 
 def _look_for_reasons(directory: Path, interrupt: Interrupt, parent: int) -> None:
-    stop = directory / exchange.STOP
-    if stop.exists():
-        interrupt.request(stop.read_text(encoding="utf-8", errors="replace")[:200] or "asked to stop")
+    reason = _stop_reason(directory)
+    if reason is not None:
+        interrupt.request(reason)
     elif os.getppid() != parent:
         interrupt.request("the agent is gone")
+
+
+def _stop_reason(directory: Path) -> str | None:
+    try:
+        text = (directory / exchange.STOP).read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return None
+    return text[:200] or "asked to stop"
 
 
 def _work(directory: Path, interrupt: Interrupt) -> None:

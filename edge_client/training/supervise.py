@@ -136,6 +136,8 @@ class _Watch:
         self.stop_reason = reason
         self._stop_deadline = time.monotonic() + STOP_WITHIN_S
         write_atomic(self._directory / exchange.STOP, reason.encode())
+        # Ends it at once while it is still importing libraries; later its handler reads the reason.
+        self._process.terminate()
 
     def _report_progress(self) -> None:
         try:
@@ -164,10 +166,10 @@ def _conclude(status: int, request: ChildRequest, directory: Path, watch: _Watch
         if kind == "MemoryError":
             raise _out_of_memory(message, limit)
         raise _find_error(kind)(message)
-    if status == EXIT_STOPPED:
+    if watch.stop_reason is not None and status in (EXIT_STOPPED, -signal.SIGTERM):
         layout = layout_of(request.adapter)
         adapter = from_safetensors(request.adapter, layout)
-        outcome = TrainingOutcome(adapter, 0, float("nan"), float("nan"), 0, watch.stop_reason or "stopped")
+        outcome = TrainingOutcome(adapter, 0, float("nan"), float("nan"), 0, watch.stop_reason)
         return ChildResult(outcome, 0, 0, {}, {})
     if status < 0 and limit and _mentions_allocation(directory / STDERR):
         raise _out_of_memory("an allocation failed", limit)

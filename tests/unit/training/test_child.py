@@ -152,6 +152,14 @@ def test_a_stop_during_a_long_step_is_obeyed_too(request_for: Callable[..., Chil
     assert result.outcome.stopped == "too warm"
 
 
+def test_a_stop_before_it_has_begun_changes_nothing(request_for: Callable[..., ChildRequest], tmp_path: Path) -> None:
+    request = request_for()
+    result = train_in_child(request, tmp_path / "child", should_stop=lambda: "unplugged")
+    assert (result.outcome.stopped, result.outcome.steps_done) == ("unplugged", 0)
+    layout = layout_of(request.adapter)
+    assert to_safetensors(result.outcome.adapter, layout) == request.adapter
+
+
 def test_sigterm_stops_it_with_a_checkpoint(request_for: Callable[..., ChildRequest], tmp_path: Path) -> None:
     directory = tmp_path / "child"
     thread = signal_child(directory, signal.SIGTERM)

@@ -252,7 +252,7 @@ def test_the_checkpoint_of_another_run_is_not_continued(
 def test_a_running_step_can_be_interrupted(
     stories: ModelPackage, layout: AdapterLayout, parent: Tensors, data: PreparedData, tmp_path: Path
 ) -> None:
-    """One step over 500 examples of one micro-batch takes long; the request ends it at the next operator."""
+    """Steps of 1,500 examples at once take seconds each, 50 of them minutes; the request ends the one that runs."""
     many = [data.train[index % len(data.train)] for index in range(1500)]
     settings = TrainingSettings(steps=50, batch_size=1500, micro_batch_size=1500)
     interrupt = Interrupt()
@@ -266,7 +266,7 @@ def test_a_running_step_can_be_interrupted(
     timer.join()
     assert outcome.stopped == "battery low"
     assert outcome.steps_done < 50
-    assert time.monotonic() - started < 5.0
+    assert time.monotonic() - started < 15.0
     assert (tmp_path / "checkpoint").exists()
 
 
