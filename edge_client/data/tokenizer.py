@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-import tokenizers
-
 from edge_client.data.errors import DataError
 
 _REPLACEMENT = "\ufffd"
@@ -27,6 +25,8 @@ class Tokenizer:
     """
 
     def __init__(self, path: Path, *, bos: int | None, eos: int | None, add_bos: bool) -> None:
+        import tokenizers
+
         try:
             self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises bare Exception

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from edge_client.data.batches import by_length, collate
@@ -24,6 +23,9 @@ from edge_client.engines.sessions import Feeds, RuntimeSettings, adapter_feeds, 
 from nightshift.packages.package import ModelPackage
 from nightshift.protocol.adapters import AdapterLayout, Tensors
 from nightshift.protocol.manifest import FileRole
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 _BATCH_TOKENS = 2048
 _BATCH_SEQUENCES = 512

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,9 @@ from nightshift.packages import session
 from nightshift.packages.package import ModelPackage
 from nightshift.protocol.adapters import AdapterLayout, Tensors
 from nightshift.protocol.manifest import FileRole, Manifest
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -41,7 +45,6 @@ def open_session(package: ModelPackage, role: FileRole, runtime: RuntimeSettings
         MemoryError: there is not enough memory to load it.
     """
     # Here, not above: the llama.cpp engine needs this module and must work without ONNX Runtime.
-    import onnxruntime
 
     path = package.path(role)
     try:
@@ -50,9 +53,14 @@ def open_session(package: ModelPackage, role: FileRole, runtime: RuntimeSettings
         if is_allocation_failure(error):
             raise MemoryError(f"{path.name} could not be loaded: {error}") from error
         raise EngineUnavailableError(
-            f"{path}: does not load in ONNX Runtime {onnxruntime.__version__} ({error}); "
+            f"{path}: does not load in ONNX Runtime {runtime_version()} ({error}); "
             "verify the package, or fetch it again"
         ) from error
+
+
+def runtime_version() -> str:
+    """Version of the installed ONNX Runtime."""
+    return metadata.version("onnxruntime")
 
 
 def is_allocation_failure(error: Exception) -> bool:

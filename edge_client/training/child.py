@@ -31,7 +31,6 @@ from nightshift.protocol.adapters import AdapterLayout, Tensors
 from nightshift.protocol.adapters.formats import from_safetensors, layout_of, to_safetensors
 from nightshift.protocol.errors import NightshiftError
 
-EXIT_STOPPED = 75  # stopped before there was anything to report (EX_TEMPFAIL of sysexits.h)
 _POLL_S = 0.1
 _GRACE_S = 4.0
 # Address space that is reserved but not used: thread stacks, allocator extents.
@@ -58,7 +57,7 @@ def main(directory: Path) -> int:
             deadline = deadline or time.monotonic() + _GRACE_S
             if time.monotonic() > deadline:
                 # Still loading: nothing is lost that an earlier checkpoint does not hold.
-                os._exit(EXIT_STOPPED)
+                os._exit(exchange.EXIT_STOPPED)
     return 0
 
 

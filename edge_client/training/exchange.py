@@ -36,6 +36,7 @@ from nightshift.protocol.adapters import Side
 from nightshift.protocol.adapters.formats import from_safetensors, layout_of
 
 REQUEST, RESULT, STOP, PROGRESS = "request.json", "result.json", "stop", "progress"
+EXIT_STOPPED = 75  # stopped before there was anything to report (EX_TEMPFAIL of sysexits.h)
 PARENT, TRAINED = "parent.safetensors", "trained.safetensors"
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import onnxruntime
-
 
 class Interrupt:
     """A request to stop, made from another thread or a signal handler.
@@ -14,6 +12,8 @@ class Interrupt:
     """
 
     def __init__(self) -> None:
+        import onnxruntime
+
         self.run_options = onnxruntime.RunOptions()
         self.run_options.log_severity_level = 4  # a requested stop is no error worth a line on stderr
         self.reason: str | None = None

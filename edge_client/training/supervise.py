@@ -20,7 +20,6 @@ import psutil
 
 from edge_client.training import errors, exchange
 from edge_client.training.allocator import allocator_environment
-from edge_client.training.child import EXIT_STOPPED
 from edge_client.training.exchange import ChildRequest, ChildResult
 from edge_client.training.trainer import Progress, TrainingOutcome
 from nightshift.host.files import make_private_directory, write_atomic
@@ -166,7 +165,7 @@ def _conclude(status: int, request: ChildRequest, directory: Path, watch: _Watch
         if kind == "MemoryError":
             raise _out_of_memory(message, limit)
         raise _find_error(kind)(message)
-    if watch.stop_reason is not None and status in (EXIT_STOPPED, -signal.SIGTERM):
+    if watch.stop_reason is not None and status in (exchange.EXIT_STOPPED, -signal.SIGTERM):
         layout = layout_of(request.adapter)
         adapter = from_safetensors(request.adapter, layout)
         outcome = TrainingOutcome(adapter, 0, float("nan"), float("nan"), 0, watch.stop_reason)

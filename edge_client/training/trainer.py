@@ -13,12 +13,11 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from edge_client.data.batches import BatchOrder
 from edge_client.data.tokens import TokenExample
-from edge_client.engines.sessions import RuntimeSettings
+from edge_client.engines.sessions import RuntimeSettings, runtime_version
 from edge_client.training import checkpoint as checkpoints
 from edge_client.training.adamw import AdamW, Vector, clip_to_norm
 from edge_client.training.checkpoint import Checkpoint
@@ -201,7 +200,7 @@ class _State:
 def _fingerprint(package: ModelPackage, description: str, adapter: Tensors, examples: Sequence[TokenExample]) -> bytes:
     """SHA-256 over everything that the course of a run depends on."""
     digest = hashlib.sha256(package.package_id)
-    digest.update(repr((description, np.__version__, onnxruntime.__version__)).encode())
+    digest.update(repr((description, np.__version__, runtime_version())).encode())
     for name in sorted(adapter):
         digest.update(adapter[name].tobytes())
     for example in examples:
