@@ -87,8 +87,3 @@ def load(directory: Path, fingerprint: bytes, length: int) -> Checkpoint | None:
         losses=np.frombuffer(body[vectors_end:], dtype="<f8").astype(np.float64),
         tokens=int.from_bytes(body[32:head], "little"),
     )
-
-
-def remove(directory: Path) -> None:
-    """Removes the checkpoint of a directory, if there is one."""
-    (directory / FILE_NAME).unlink(missing_ok=True)

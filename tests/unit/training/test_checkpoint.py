@@ -63,10 +63,3 @@ def test_bytes_with_a_right_hash_that_are_no_checkpoint_are_ignored(tmp_path: Pa
         sealed = RUN + body
         (tmp_path / checkpoint.FILE_NAME).write_bytes(hashlib.sha256(sealed).digest() + sealed)
         assert checkpoint.load(tmp_path, RUN, 5) is None
-
-
-def test_it_can_be_removed_twice(tmp_path: Path) -> None:
-    checkpoint.save(tmp_path, RUN, state())
-    checkpoint.remove(tmp_path)
-    checkpoint.remove(tmp_path)
-    assert list(tmp_path.iterdir()) == []
