@@ -131,3 +131,8 @@ UNKNOWN_ALGORITHM = bytes.fromhex("300c30050603" + "2a0304" + "0303" + "000102")
 def test_whatever_is_no_p256_key_is_refused(der: bytes) -> None:
     with pytest.raises(MalformedError):
         load_public_key(der)
+
+
+def test_an_oversized_key_is_refused_by_its_size_alone() -> None:
+    with pytest.raises(MalformedError, match="takes fewer than 512 bytes, got 513"):
+        load_public_key(bytes(513))

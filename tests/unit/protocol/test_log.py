@@ -130,6 +130,11 @@ def test_a_signed_text_that_is_no_checkpoint_is_refused(world: World, body: byte
         look(world, body)
 
 
+def test_a_size_below_zero_is_out_of_range() -> None:
+    with pytest.raises(LogInconsistentError, match="out of range"):
+        parse_checkpoint_body(b"o\n-7\n%s\n" % ROOT_TEXT, "o")
+
+
 def test_a_log_that_shrinks_is_refused(world: World) -> None:
     seen = world.head
     shorter = checkpoint_body(ORIGIN, seen.size - 1, world.tree.root(seen.size - 1))

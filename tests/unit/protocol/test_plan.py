@@ -312,6 +312,14 @@ def test_bytes_that_are_no_plan_are_refused(data: bytes) -> None:
     assert isinstance(caught.value, MalformedError)
 
 
+def test_an_oversized_plan_is_refused_by_its_size_alone() -> None:
+    """Padded with a field that nobody knows, it would be read."""
+    padding = b"\xfa\x7f" + b"\x80\x80\x40" + bytes(1 << 20)  # field 2047, length-delimited, 2^20 as a varint
+    PlanDocument.parse(HONEST + padding)
+    with pytest.raises(MalformedError, match="may take"):
+        PlanDocument.parse(HONEST + padding + padding)
+
+
 def test_the_largest_plan_is_read_in_bounded_time() -> None:
     pool = sorted(hashlib.sha256(b"%d" % number).digest() for number in range(MAX_POOL))
     data = edited(replace_pool(pool))
