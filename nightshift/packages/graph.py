@@ -123,19 +123,13 @@ class GraphBuilder:
             return self.emit("Shape", tensor, start=-1)
         return self.emit("Shape", tensor, start=axis, end=axis + 1)
 
-    def after(self, tensor: str, other: str, shape: str | None = None) -> str:
-        """`tensor` again, but not before `other` has been computed.
+    def after(self, tensor: str, other: str) -> str:
+        """`tensor` again, but not before `other`, of the same shape, has been computed.
 
-        A Reshape to a shape that is taken from `other`: it costs nothing, orders what follows
-        after `other`, and keeps common-subexpression elimination from merging a recomputed
-        layer with its first run.
-
-        Args:
-            tensor: What to pass on.
-            other: What to wait for; of the same shape, unless `shape` is given.
-            shape: An int64 vector computed from `other`.
+        A Reshape to the shape of `other`: it costs nothing, orders what follows after `other`, and
+        keeps common-subexpression elimination from merging a recomputed layer with its first run.
         """
-        return self.emit("Reshape", tensor, shape or self.emit("Shape", other))
+        return self.emit("Reshape", tensor, self.emit("Shape", other))
 
     def _fresh(self, stem: str) -> str:
         self._next += 1

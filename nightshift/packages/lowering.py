@@ -10,6 +10,7 @@ Facts this rests on (measured; docs/packages.md):
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -90,7 +91,7 @@ def to_onnx(source: GraphBuilder, weights: WeightsFile, *, accuracy: int = ACCUR
     """
     target = GraphBuilder.continuing(source)
     state = _Lowering(target, weights, accuracy, set())
-    for node in source.nodes:
+    for node in live_nodes(source):
         rule = _LOWERINGS.get(node.op)
         if rule is None:
             target.nodes.append(node)
@@ -98,6 +99,23 @@ def to_onnx(source: GraphBuilder, weights: WeightsFile, *, accuracy: int = ACCUR
             rule(state, node)
         state.used.update(name for name in node.inputs if name in weights.tensors)
     return _serialise(source, target, {name: weights.tensors[name] for name in state.used}, weights.path.name)
+
+
+def live_nodes(graph: GraphBuilder) -> list[Node]:
+    """The nodes that some output depends on, in order, without results that nobody reads.
+
+    ONNX Runtime would run the others, and keep their results until the end: the last products of a
+    recomputed block, for one, which only its first run needs.
+    """
+    wanted = {port.name for port in graph.outputs}
+    live = []
+    for node in reversed(graph.nodes):
+        if wanted.isdisjoint(node.outputs):
+            continue
+        wanted.update(node.inputs)
+        read = max(index for index, name in enumerate(node.outputs) if name in wanted)
+        live.append(dataclasses.replace(node, outputs=node.outputs[: read + 1]))
+    return live[::-1]
 
 
 def _frozen_linear(state: _Lowering, node: Node) -> None:

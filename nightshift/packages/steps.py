@@ -90,7 +90,6 @@ def train_step(architecture: Architecture, lora_targets: tuple[str, ...], *, rec
     loss = _token_losses(graph, architecture, final, with_gradient=True)
     gradient = _mean_loss(graph, final, loss)
     (gradient,) = gradients(graph, norm_nodes, final, gradient, [x])
-    found: dict[str, str] = {}
     for layer, stretch in reversed(list(enumerate(stretches))):
         if recompute:
             again = graph.after(stretch.input, gradient)
@@ -98,10 +97,11 @@ def train_step(architecture: Architecture, lora_targets: tuple[str, ...], *, rec
         names = decoder.lora_names(layer)
         below = [stretch.input] if layer else []  # nothing below the first block is trained
         results = gradients(graph, stretch.nodes, stretch.output, gradient, names + below)
-        found.update(zip(names, results, strict=False))
+        for name, result in zip(names, results, strict=False):
+            graph.output(result, f"grad.{name}", _FLOAT, lora_shapes[name])
         gradient = results[-1]
-    for name, shape in lora_shapes.items():
-        graph.output(found[name], f"grad.{name}", _FLOAT, shape)
+    order = {f"grad.{name}": index for index, name in enumerate(lora_shapes)}
+    graph.outputs.sort(key=lambda port: order.get(port.name, -1))
     return graph
 
 
@@ -147,7 +147,6 @@ def _token_losses(graph: GraphBuilder, architecture: Architecture, final: str, *
         graph.emit("Reshape", "labels", graph.integers(-1)),
         matrix=architecture.output_matrix,
         vocabulary=d.vocabulary,
-        width=d.hidden,
         with_gradient=with_gradient,
     )
 
