@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -139,7 +139,7 @@ svg text.value { fill: var(--ink) }
 .scroll { overflow-x: auto }
 table { border-collapse: collapse; width: 100% } th, td { padding: .35rem .7rem; border-bottom: 1px solid var(--line);
         text-align: left; vertical-align: top } th { color: var(--soft); font-weight: 500 }
-td.number { text-align: right; font-variant-numeric: tabular-nums } tr.strong td { font-weight: 650 }
+td.number, th.number { text-align: right; font-variant-numeric: tabular-nums } tr.strong td { font-weight: 650 }
 dl { display: grid; grid-template-columns: minmax(12rem, max-content) 1fr; gap: .25rem 1.2rem }
 dt { color: var(--soft) }
 dd { margin: 0 } @media (max-width: 36rem) { dl { grid-template-columns: 1fr } dd { margin-bottom: .5rem } }
@@ -148,8 +148,9 @@ dd { margin: 0 } @media (max-width: 36rem) { dl { grid-template-columns: 1fr } d
 
 def as_html(report: Report) -> str:
     """One self-contained page: curves, table, facts, answers."""
-    loss = [report.base.loss, *(score.loss for score in report.nights)]
-    accuracy = [100 * report.base.accuracy, *(100 * score.accuracy for score in report.nights)]
+    loss = {f"night {i}": score.loss for i, score in enumerate(report.nights, start=1)}
+    accuracy = {"base": 100 * report.base.accuracy}
+    accuracy |= {f"night {i}": 100 * score.accuracy for i, score in enumerate(report.nights, start=1)}
     verdict = (
         "Learning together beat the best device alone."
         if report.beats_local
@@ -171,19 +172,27 @@ def as_html(report: Report) -> str:
 <h1>Nightshift: three nights of learning together</h1>
 <p class="lead">{html.escape(_title(report))}. {verdict}</p>
 <div class="charts">
-{_chart("Hold-out loss (nats per answer token; lower is better)", loss, report.local.loss, report.central.loss, ".2f")}
 {
         _chart(
-            "Scenario accuracy (% of 18 scenarios; higher is better)",
+            f"Hold-out loss, nats per answer token; lower is better (base: {report.base.loss:.2f}, off the scale)",
+            loss,
+            {"best alone": (report.local.loss, "local"), "central": (report.central.loss, "ceil")},
+            ".2f",
+        )
+    }
+{
+        _chart(
+            "Scenario accuracy, % of commands; higher is better",
             accuracy,
-            100 * report.local.accuracy,
-            100 * report.central.accuracy,
+            {"best alone": (100 * report.local.accuracy, "local"), "central": (100 * report.central.accuracy, "ceil")},
             ".0f",
         )
     }
 </div>
 <h2>All adapters on the same hold-out text</h2>
-<div class="scroll"><table><tr><th>adapter</th><th>loss</th><th>accuracy</th></tr>{table}</table></div>
+<div class="scroll"><table><tr><th>adapter</th><th class="number">loss</th><th class="number">accuracy</th></tr>{
+        table
+    }</table></div>
 <h2>What else was measured</h2><dl>{listed}</dl>
 <h2>Two commands, before and after</h2>
 <div class="scroll"><table><tr><th>engine</th><th>command</th><th>expected</th><th>base</th><th>federated</th></tr>
@@ -193,61 +202,69 @@ def as_html(report: Report) -> str:
 
 
 _WIDTH, _HEIGHT = 460, 270
-_LEFT, _RIGHT, _TOP, _BOTTOM = 40, 16, 14, 34
+_LEFT, _RIGHT, _TOP, _BOTTOM = 44, 108, 16, 34
+_LABEL_GAP = 15
 
 
-def _chart(title: str, values: Sequence[float], local: float, central: float, number: str) -> str:
-    top = _ceiling(max([*values, local, central]))
-    across = _WIDTH - _LEFT - _RIGHT
-    down = _HEIGHT - _TOP - _BOTTOM
-
-    def x(night: float) -> float:
-        return _LEFT + across * night / max(len(values) - 1, 1)
+def _chart(title: str, points: Mapping[str, float], references: Mapping[str, tuple[float, str]], number: str) -> str:
+    """One line over the nights, with dashed lines to compare it with, as inline SVG."""
+    low, high = _axis([*points.values(), *(value for value, _ in references.values())])
+    across, down = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
+    right = _WIDTH - _RIGHT
 
     def y(value: float) -> float:
-        return _TOP + down * (1 - value / top)
+        return _TOP + down * (1 - (value - low) / (high - low))
 
+    places = [_LEFT + across * (i + 0.5) / len(points) for i in range(len(points))]
     grid = "".join(
-        f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y(v):.1f}" y2="{y(v):.1f}" stroke="var(--line)"/>'
-        f'<text x="{_LEFT - 6}" y="{y(v) + 4:.1f}" text-anchor="end">{v:g}</text>'
-        for v in (top * i / 4 for i in range(5))
+        f'<line x1="{_LEFT}" x2="{right}" y1="{y(v):.1f}" y2="{y(v):.1f}" stroke="var(--line)"/>'
+        f'<text x="{_LEFT - 6}" y="{y(v) + 4:.1f}" text-anchor="end">{v:.4g}</text>'
+        for v in (low + (high - low) * i / 4 for i in range(5))
     )
     ticks = "".join(
-        f'<text x="{x(i):.1f}" y="{_HEIGHT - 12}" text-anchor="middle">{"base" if i == 0 else f"night {i}"}</text>'
-        for i in range(len(values))
+        f'<text x="{x:.1f}" y="{_HEIGHT - 12}" text-anchor="middle">{html.escape(name)}</text>'
+        for x, name in zip(places, points, strict=True)
     )
-    references = _references({"best device alone": (local, "local"), "central": (central, "ceil")}, y, number)
-    points = " ".join(f"{x(i):.1f},{y(v):.1f}" for i, v in enumerate(values))
+    line = " ".join(f"{x:.1f},{y(v):.1f}" for x, v in zip(places, points.values(), strict=True))
     dots = "".join(
-        f'<circle cx="{x(i):.1f}" cy="{y(v):.1f}" r="4" fill="var(--night)"/>'
-        f'<text class="value" x="{x(i) + (8 if i < len(values) - 1 else -8):.1f}" y="{y(v) - 8:.1f}" '
-        f'text-anchor="{"start" if i < len(values) - 1 else "end"}">{v:{number}}</text>'
-        for i, v in enumerate(values)
+        f'<circle cx="{x:.1f}" cy="{y(v):.1f}" r="4" fill="var(--night)"/>'
+        f'<text class="value" x="{x:.1f}" y="{y(v) - 9:.1f}" text-anchor="middle">{v:{number}}</text>'
+        for x, v in zip(places, points.values(), strict=True)
     )
     return (
         f"<figure><figcaption>{html.escape(title)}</figcaption>"
-        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{html.escape(title)}">{grid}{ticks}{references}'
-        f'<polyline points="{points}" fill="none" stroke="var(--night)" stroke-width="2.5"/>{dots}</svg></figure>'
+        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{html.escape(title)}">{grid}{ticks}'
+        f"{_reference_lines(references, y, number)}"
+        f'<polyline points="{line}" fill="none" stroke="var(--night)" stroke-width="2.5"/>{dots}</svg></figure>'
     )
 
 
-def _references(lines: Mapping[str, tuple[float, str]], y: Any, number: str) -> str:
+def _references(alone: float, central: float) -> dict[str, tuple[float, str]]:
+    return {"best alone": (alone, "local"), "central": (central, "ceil")}
+
+
+def _reference_lines(references: Mapping[str, tuple[float, str]], y: Callable[[float], float], number: str) -> str:
     drawn = []
-    placed: list[float] = []
-    for name, (value, colour) in sorted(lines.items(), key=lambda item: item[1][0]):
-        height = y(value) - 5
-        while any(abs(height - other) < 14 for other in placed):
-            height -= 14
-        placed.append(height)
+    lowest = -math.inf
+    for name, (value, colour) in sorted(references.items(), key=lambda item: y(item[1][0])):
+        label = max(y(value) + 4, lowest + _LABEL_GAP)
+        lowest = label
         drawn.append(
             f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y(value):.1f}" y2="{y(value):.1f}" '
             f'stroke="var(--{colour})" stroke-dasharray="5 4" stroke-width="1.5"/>'
-            f'<text x="{_LEFT + 90}" y="{height:.1f}" style="fill: var(--{colour})">{name} {value:{number}}</text>'
+            f'<text x="{_WIDTH - _RIGHT + 6}" y="{label:.1f}" style="fill: var(--{colour})">'
+            f"{name} {value:{number}}</text>"
         )
     return "".join(drawn)
 
 
-def _ceiling(value: float) -> float:
-    """A round number at or above a value, so that the axis has round ticks."""
-    step: float = 10.0 ** math.floor(math.log10(max(value, 1e-9)))
-    return next(m * step for m in (1, 2, 4, 6, 8, 10) if m * step >= value)
+def _axis(values: Sequence[float]) -> tuple[float, float]:
+    """Round ends around the values, four round steps apart; from 0 where the values come near it."""
+    spread = max(values) - (0.0 if min(values) < max(values) / 2 else min(values))
+    magnitude = 10.0 ** math.floor(math.log10(max(spread, 1e-6) / 4))
+    start = 0.0 if min(values) < max(values) / 2 else min(values)
+    for step in (m * magnitude for m in (1, 2, 2.5, 5, 10, 20)):
+        low = math.floor(start / step) * step
+        if low + 4 * step > max(values):
+            return low, low + 4 * step
+    return low, low + 4 * step
