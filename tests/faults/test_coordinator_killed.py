@@ -1,0 +1,197 @@
+"""kill -9 of the coordinator, after the uploads and at every failpoint: the night completes with the same set U.
+
+Each test walks real processes to the moment in question, lets the coordinator
+die there as in a power cut, starts it again on the same directory, and finishes
+the night. What stops a wrong or second count is the rule of
+`coordinator.rounds.states`: a step is one transaction, committed before anybody
+is told, and the running sum is moved by the transaction that marks a
+contribution counted (`coordinator.aggregation.folding`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from nightshift.host import failpoints
+from scripts.night.fleet import Device
+from tests.support.fleets import SIGKILLED, TASK, WINDOW_S, Fleet, Snapshots, join, task_toml, wait_until
+
+pytestmark = pytest.mark.slow
+
+FleetFrom = Callable[[Path], Fleet]
+SOURCES = Path(__file__).parents[2] / "coordinator"
+PARTIAL, UNREACHABLE = 3, 13
+
+
+def die_at(fleet: Fleet, failpoint: str, step: Callable[[], object]) -> None:
+    """Serve until the failpoint kills the coordinator in the middle of a step."""
+    fleet.coordinator.serve({failpoints.ENVIRONMENT_VARIABLE: failpoint})
+    process = fleet.coordinator.process
+    assert process is not None
+    step()
+    wait_until(lambda: process.poll() is not None)
+    assert process.returncode == SIGKILLED, fleet.coordinator.log_tail()
+
+
+def frozen_set(fleet: Fleet) -> bytes | None:
+    """hash(U) of round 1 as the coordinator's database has it."""
+    found: bytes | None = fleet.cohort()["set_hash"]
+    return found
+
+
+def finish(fleet: Fleet, *, contributors: list[Device]) -> None:
+    """Answer with every device that has not, and see the right sum and one release."""
+    for device in fleet.devices:
+        if fleet.releases() == [0]:
+            device.run()
+    cohort = fleet.cohort()
+    assert cohort["state"] == "opened", cohort["reason"]
+    assert cohort["counted"] == len(contributors)
+    assert fleet.sum_is_exact(contributors)
+    assert fleet.releases() == [0, 1]
+
+
+def test_after_the_uploads_and_before_the_answers(snapshots: Snapshots, fleet_from: FleetFrom) -> None:
+    """Tries: kill -9 right after the last upload, and again after the first answer.
+
+    What stops a loss: U is frozen and logged in the transaction of the last
+    count (coordinator/rounds/transitions.py); the restarted service finds it.
+    """
+    fleet = fleet_from(snapshots.uploaded(3, 2))
+    with fleet.serving() as coordinator:
+        assert fleet.devices[2].run().json["sent"] == [f"{TASK}/1"]
+        coordinator.kill()
+        frozen, counted = frozen_set(fleet), fleet.counted()
+        assert frozen is not None
+        assert len(counted) == 3
+
+        coordinator.serve()
+        assert len(fleet.devices[0].run().json["answered"]) == 1
+        coordinator.kill()
+        assert fleet.devices[1].run(expect=UNREACHABLE).json["answered"] == []
+
+        coordinator.serve()
+        finish(fleet, contributors=fleet.devices)
+        assert frozen_set(fleet) == frozen
+        assert fleet.counted() == counted
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Where a failpoint is passed: the snapshot before it, the device that comes, and how that device's run ends."""
+
+    snapshot: Callable[[Snapshots], Path]
+    visitor: int
+    exit_code: int
+    frozen_before: bool = False
+
+
+CONTRIBUTION = Moment(lambda made: made.uploaded(3, 2), visitor=2, exit_code=PARTIAL)
+BUNDLE = Moment(lambda made: made.uploaded(3, 3), visitor=0, exit_code=UNREACHABLE, frozen_before=True)
+LAST_ANSWER = Moment(lambda made: made.answered(3, 2), visitor=2, exit_code=UNREACHABLE, frozen_before=True)
+
+WITH_A_DEVICE = {
+    "coordinator.check-in.durable": Moment(lambda made: made.uploaded(3, 2), visitor=2, exit_code=UNREACHABLE),
+    "coordinator.part.durable": CONTRIBUTION,
+    "coordinator.fold.before-commit": CONTRIBUTION,
+    "coordinator.upload.durable": CONTRIBUTION,
+    "coordinator.freeze.committed": CONTRIBUTION,
+    "coordinator.bundle.streaming": BUNDLE,
+    "coordinator.answer.durable": LAST_ANSWER,
+    "coordinator.open.before-commit": LAST_ANSWER,
+    "coordinator.release.committed": LAST_ANSWER,
+}
+BY_ITSELF = {"coordinator.plan.committed", "coordinator.join.committed"}
+
+
+@pytest.mark.parametrize("failpoint", WITH_A_DEVICE)
+def test_at_a_failpoint(failpoint: str, snapshots: Snapshots, fleet_from: FleetFrom) -> None:
+    """Tries: kill -9 inside a device's call, on either side of each commit.
+
+    What stops a double count or a lost night: the device keeps what it could not
+    send and sends the same bytes again; the rows say what counted
+    (coordinator/aggregation/{uploads,folding,answers,opening}.py).
+    """
+    moment = WITH_A_DEVICE[failpoint]
+    fleet = fleet_from(moment.snapshot(snapshots))
+    frozen = frozen_set(fleet)
+    assert (frozen is not None) is moment.frozen_before
+    visitor = fleet.devices[moment.visitor]
+    die_at(fleet, failpoint, lambda: visitor.run(expect=moment.exit_code))
+
+    with fleet.serving():
+        visitor.run()
+        assert len(fleet.counted()) == 3
+        finish(fleet, contributors=fleet.devices)
+    assert frozen is None or frozen_set(fleet) == frozen
+
+
+def test_at_the_deadline(snapshots: Snapshots, fleet_from: FleetFrom) -> None:
+    """Tries: kill -9 right after the ticker froze a set at the upload deadline, with one device missing.
+
+    What stops a second set: freezing is one transaction (coordinator/rounds/advance.py),
+    and the late device, which comes after the restart, finds no open cohort.
+    """
+    fleet = fleet_from(snapshots.uploaded(6, 5))
+    die_at(fleet, "coordinator.freeze.committed", lambda: fleet.move_clock(WINDOW_S + 60))
+    frozen = frozen_set(fleet)
+    assert frozen is not None
+    with fleet.serving():
+        late = fleet.devices[5].run().json
+        assert late["sent"] == []
+        assert len(late["answered"]) == 1
+        finish(fleet, contributors=fleet.devices[:5])
+    assert frozen_set(fleet) == frozen
+
+
+def test_when_a_round_opened_by_itself(snapshots: Snapshots, fleet_from: FleetFrom) -> None:
+    """Tries: kill -9 right after an automatic round was committed, before anybody heard of it.
+
+    What stops a second plan for the same parent: the round is there after the
+    restart, and none opens beside it (coordinator/rounds/plans.py, `_require_room`).
+    """
+    fleet = fleet_from(snapshots.joined(3))
+    task = fleet.directory / "automatic.toml"
+    text = task_toml(3, 3).replace(f'name = "{TASK}"', 'name = "automatic"')
+    task.write_text(text.replace('open = "operator"', 'open = "automatic"'), "utf-8")
+    fleet.coordinator.command("task", "create", "-f", str(task))
+    die_at(fleet, "coordinator.plan.committed", lambda: None)
+    with fleet.serving() as coordinator:
+        assert fleet.devices[0].run().json["sent"] == ["automatic/1"]
+        rounds = coordinator.command("round", "list", "--json").json["rounds"]
+    assert [(each["task"], each["round"], each["state"]) for each in rounds] == [("automatic", 1, "open")]
+
+
+def test_when_a_device_was_enrolled(snapshots: Snapshots, fleet_from: FleetFrom) -> None:
+    """Tries: kill -9 after a device was enrolled and before it got its certificate; its token has one use.
+
+    What stops a lost or second enrolment: the same key with the same token is the
+    same device (coordinator/enrolment/devices.py, `enrol`).
+    """
+    fleet = fleet_from(snapshots.joined(3))
+    token = fleet.coordinator.command("token", "create", "--json").json["token"]
+    device = Device(fleet.directory / "device4", fleet.devices[0].environment)
+    device.home.mkdir(mode=0o700)
+    die_at(fleet, "coordinator.join.committed", lambda: device.command("join", token, expect=UNREACHABLE))
+    with fleet.serving() as coordinator:
+        device.command("join", token)
+        assert len(coordinator.command("device", "list", "--json").json["devices"]) == 4
+        assert coordinator.command("token", "list", "--json").json["tokens"][0]["state"] == "used up"
+        other = Device(fleet.directory / "device5", device.environment)
+        with pytest.raises(Exception, match="used up"):
+            join(other, token, first=0)
+
+
+def test_every_failpoint_of_the_coordinator_is_here() -> None:
+    """A failpoint that somebody adds must be killed at by one of the tests above."""
+    named = {
+        name
+        for path in SOURCES.rglob("*.py")
+        for name in re.findall(r'failpoint\("([^"]+)"\)', path.read_text("utf-8"))
+    }
+    assert named == set(WITH_A_DEVICE) | BY_ITSELF
