@@ -189,9 +189,6 @@ def test_when_a_device_was_enrolled(snapshots: Snapshots, fleet_from: FleetFrom)
 
 def test_every_failpoint_of_the_coordinator_is_here() -> None:
     """A failpoint that somebody adds must be killed at by one of the tests above."""
-    named = {
-        name
-        for path in SOURCES.rglob("*.py")
-        for name in re.findall(r'failpoint\("([^"]+)"\)', path.read_text("utf-8"))
-    }
+    texts = [path.read_text("utf-8") for path in SOURCES.rglob("*.py")]
+    named = {name for text in texts for name in re.findall(r'failpoint\("([^"]+)"\)', text)}
     assert named == set(WITH_A_DEVICE) | BY_ITSELF

@@ -197,9 +197,6 @@ def test_while_adopting(failpoint: str, snapshots: Snapshots, fleet_from: FleetF
 
 def test_every_failpoint_of_the_device_is_here() -> None:
     """A failpoint that somebody adds must be killed at by one of the tests above."""
-    named = {
-        name
-        for path in SOURCES.rglob("*.py")
-        for name in re.findall(r'failpoint\("([^"]+)"\)', path.read_text("utf-8"))
-    }
+    texts = [path.read_text("utf-8") for path in SOURCES.rglob("*.py")]
+    named = {name for text in texts for name in re.findall(r'failpoint\("([^"]+)"\)', text)}
     assert named == JOINING | DOWNLOADING | BEFORE_THE_JOURNAL | JOURNALED | ANSWERING | ADOPTING
