@@ -9,6 +9,7 @@ from coordinator.aggregation.documents import document_of
 from coordinator.deployment import Deployment
 from coordinator.rounds.transitions import contributor, counted
 from coordinator.storage.rows import Cohort, CohortState, Device
+from nightshift.host.failpoints import failpoint
 from nightshift.protocol.errors import StateConflictError
 from nightshift.protocol.identity import SIGNATURE_BYTES
 from nightshift.v1 import device_pb2
@@ -44,6 +45,7 @@ def bundle(
     sealed_bytes = document_of(cohort).parameters.sealed_share_bytes
     stride = sealed_bytes + SIGNATURE_BYTES
     for row in rows:
+        failpoint("coordinator.bundle.streaming")
         assert row.sealed_key is not None, "a counted contribution has its sealed shares"
         share = deployment.objects.get_range(row.sealed_key, (seat.member_index - 1) * stride, stride)
         entry = contributor(row)

@@ -32,6 +32,9 @@ from nightshift.protocol.errors import BusyError, UsageError
 @click.pass_context
 def cli(context: click.Context, data: Path) -> None:
     """Coordinates devices that learn at night and share only sums."""
+    from coordinator import diagnostics
+
+    diagnostics.configure(as_json=False, level="warning")
     context.obj = data.absolute()
 
 

@@ -11,6 +11,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
 
 from coordinator.storage.database import Database
 from coordinator.storage.rows import AuditRow, Base, Device, DeviceState, PrekeyRow, Setting
@@ -45,10 +46,13 @@ def test_migrating_again_changes_nothing(database: Database) -> None:
 
 
 def test_a_transaction_that_fails_leaves_nothing(database: Database) -> None:
-    with pytest.raises(RuntimeError), database.transaction() as session:
+    def fail(session: Session) -> None:
         session.add(Setting(key="a", value="1"))
         session.flush()
         raise RuntimeError
+
+    with pytest.raises(RuntimeError), database.transaction() as session:
+        fail(session)
     with database.reading() as session:
         assert session.get(Setting, "a") is None
 

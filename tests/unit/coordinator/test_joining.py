@@ -180,9 +180,7 @@ def test_enrolment_is_logged(served: Deployment) -> None:
     with served.database.reading() as session:
         snapshot = served.log.snapshot(session)
         proof = snapshot.proof(session, 0)
-    greeting.view.require(
-        proof, kind=6, subject=device.device_id, digest=hashlib.sha256(device.certificate).digest()
-    )
+    greeting.view.require(proof, kind=6, subject=device.device_id, digest=hashlib.sha256(device.certificate).digest())
     device.close()
 
 

@@ -54,9 +54,7 @@ def cohort_of(deployment: Deployment, round_number: int = 1) -> Cohort:
         return session.scalars(select(Cohort).where(Cohort.round_number == round_number)).one()
 
 
-def test_the_opened_sum_is_the_sum_of_what_the_devices_encoded(
-    served: Deployment, join: Join, package: Path
-) -> None:
+def test_the_opened_sum_is_the_sum_of_what_the_devices_encoded(served: Deployment, join: Join, package: Path) -> None:
     make_task(served, package, cohort={"n_max": 6, "n_min": 3})
     devices = enrol_and_open(served, join)
     prepared = [contribute(device, seed) for seed, device in enumerate(devices)]
@@ -86,9 +84,7 @@ def test_the_opened_sum_is_the_sum_of_what_the_devices_encoded(
     assert (size, len(adapter)) == (greeting.releases[0].document.adapter_size_bytes,) * 2
 
 
-def test_nothing_is_left_of_the_uploads_when_the_night_is_over(
-    served: Deployment, join: Join, package: Path
-) -> None:
+def test_nothing_is_left_of_the_uploads_when_the_night_is_over(served: Deployment, join: Join, package: Path) -> None:
     make_task(served, package, cohort={"n_max": 3, "n_min": 3})
     devices = enrol_and_open(served, join, 3)
     for seed, device in enumerate(devices):

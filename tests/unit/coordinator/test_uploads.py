@@ -75,9 +75,7 @@ def contributions(deployment: Deployment) -> int:
 
 
 @pytest.mark.parametrize("cut", [1, 1000, 30_000])
-def test_a_cut_upload_goes_on_from_what_is_durable(
-    served: Deployment, devices: list[ScriptedDevice], cut: int
-) -> None:
+def test_a_cut_upload_goes_on_from_what_is_durable(served: Deployment, devices: list[ScriptedDevice], cut: int) -> None:
     device = devices[0]
     prepared = prepare(device)
     assert len(prepared.body) > cut
@@ -92,9 +90,7 @@ def test_a_cut_upload_goes_on_from_what_is_durable(
     assert [key for key in served.objects.list("cohorts") if "/uploads/" in key] == []
 
 
-def test_a_plan_is_offered_again_until_the_upload_is_counted(
-    served: Deployment, devices: list[ScriptedDevice]
-) -> None:
+def test_a_plan_is_offered_again_until_the_upload_is_counted(served: Deployment, devices: list[ScriptedDevice]) -> None:
     device = devices[0]
     prepared = prepare(device)
     device.open_upload(prepared)
@@ -197,9 +193,7 @@ def test_too_few_uploads_void_the_cohort_and_say_so(
     assert list(served.objects.list("cohorts")) == []
 
 
-def test_garbage_of_the_right_size_is_refused_and_forgotten(
-    served: Deployment, devices: list[ScriptedDevice]
-) -> None:
+def test_garbage_of_the_right_size_is_refused_and_forgotten(served: Deployment, devices: list[ScriptedDevice]) -> None:
     good = prepare(devices[0])
     garbage = replace(good, body=os.urandom(len(good.body)))
     with pytest.raises(SignatureInvalidError):
@@ -232,9 +226,7 @@ def test_another_devices_contribution_is_refused(served: Deployment, devices: li
     assert devices[0].upload(stolen).complete
 
 
-def test_bytes_that_are_not_the_announced_ones_are_refused(
-    served: Deployment, devices: list[ScriptedDevice]
-) -> None:
+def test_bytes_that_are_not_the_announced_ones_are_refused(served: Deployment, devices: list[ScriptedDevice]) -> None:
     good = prepare(devices[0])
     devices[0].open_upload(good)
     with pytest.raises(HashMismatchError):
@@ -326,9 +318,7 @@ def test_many_uploads_at_once_are_each_counted_once(served: Deployment, devices:
     assert running == [cohort.running_sum_key], "older sums are gone"
 
 
-def test_a_second_stream_takes_over_from_one_that_hangs(
-    served: Deployment, devices: list[ScriptedDevice]
-) -> None:
+def test_a_second_stream_takes_over_from_one_that_hangs(served: Deployment, devices: list[ScriptedDevice]) -> None:
     good = prepare(devices[0])
     devices[0].open_upload(good)
     release = threading.Event()
@@ -344,11 +334,10 @@ def test_a_second_stream_takes_over_from_one_that_hangs(
     assert only_cohort(served).counted == 1
 
 
-def test_a_stream_that_lasts_too_long_is_cut_and_what_came_is_kept(
-    deployment: Deployment, package: Path
-) -> None:
+def test_a_stream_that_lasts_too_long_is_cut_and_what_came_is_kept(deployment: Deployment, package: Path) -> None:
     limited = replace(
-        deployment, configuration=Configuration(listen=deployment.configuration.listen, limits=Limits(upload_stream_s=1))
+        deployment,
+        configuration=Configuration(listen=deployment.configuration.listen, limits=Limits(upload_stream_s=1)),
     )
     make_task(deployment, package)
     with serving(limited):
