@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 from edge_client.home import Home
 from nightshift.host.configuration import Loaded, load
@@ -86,6 +86,36 @@ class CacheSettings(_Section):
     quota_mb: int = Field(default=0, ge=0)
 
 
+class InferenceSettings(_Section):
+    """How models on this device answer; `[inference]` of the device profile where unset.
+
+    Attributes:
+        engine: tried first; the other one answers where it does not work. `--engine` forces one.
+        threads: of the engine; 0 means as many as the machine has.
+        context_tokens: longest conversation held, prompt and answer together; 0 means as long as the model allows.
+    """
+
+    engine: Literal["auto", "llama.cpp", "onnxruntime"] = "auto"
+    threads: int = Field(default=0, ge=0, le=1024)
+    context_tokens: int = Field(default=4096, ge=0, le=1 << 24)
+
+
+class ServingSettings(_Section):
+    """The local API (`edge-client serve`).
+
+    Attributes:
+        host: address to listen on; another than loopback needs a key.
+        port: 0 takes a free one.
+        api_key: that requests must carry.
+        waiting_limit: most requests that wait while one is answered.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=11435, ge=0, le=65_535)
+    api_key: SecretStr | None = None
+    waiting_limit: int = Field(default=16, ge=0, le=1024)
+
+
 class DebugSettings(_Section):
     """For demonstrations and tests only.
 
@@ -103,6 +133,8 @@ class Configuration(_Section):
     training: TrainingLimits = TrainingLimits()
     conditions: ConditionSettings = ConditionSettings()
     cache: CacheSettings = CacheSettings()
+    inference: InferenceSettings = InferenceSettings()
+    serving: ServingSettings = ServingSettings()
     debug: DebugSettings = DebugSettings()
 
 

@@ -21,6 +21,8 @@ COMMANDS = {
     "data": "edge_client.cli.data:data",
     "train": "edge_client.cli.train:train",
     "generate": "edge_client.cli.generate:generate",
+    "chat": "edge_client.cli.chat:chat",
+    "serve": "edge_client.cli.serve:serve",
     "ledger": "edge_client.cli.ledger:ledger",
     "policy": "edge_client.cli.policy:policy",
     "profile": "edge_client.cli.profile:profile",

@@ -79,7 +79,9 @@ class Channel:
         if number not in Kind.__members__.values():
             raise EngineError(f"the engine process sent a message of unknown kind {number}")
         if size > limit_bytes:
-            raise EngineError(f"a {Kind(number).name} message of {size} bytes came, at most {limit_bytes} were expected")
+            raise EngineError(
+                f"a {Kind(number).name} message of {size} bytes came, at most {limit_bytes} were expected"
+            )
         return Kind(number), self._exactly(size)
 
     def close(self) -> None:

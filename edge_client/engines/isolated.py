@@ -54,14 +54,12 @@ class IsolatedEngine:
         context_tokens: longest sequence; 0 takes the model's own.
     """
 
-    def __init__(
-        self, package: ModelPackage, kind: EngineKind, *, threads: int = 0, context_tokens: int = 0
-    ) -> None:
+    def __init__(self, package: ModelPackage, kind: EngineKind, *, threads: int = 0, context_tokens: int = 0) -> None:
         self.kind = kind
         self._dimensions = package.manifest.dimensions
         longest = self._dimensions.context
         self._context_tokens = min(context_tokens, longest) if context_tokens else longest
-        self._opening = {
+        self._opening: dict[str, object] = {
             "engine": kind.value,
             "package": str(package.directory.absolute()),
             "threads": threads,
@@ -339,11 +337,7 @@ def describe_exit(kind: EngineKind, status: int) -> str:
     text = f"the {kind.label} process was stopped by {name}"
     if -status == signal.SIGILL:
         missing = missing_features()
-        lacks = (
-            f"this processor lacks {', '.join(missing)}"
-            if missing
-            else "which instruction it was is not known"
-        )
+        lacks = f"this processor lacks {', '.join(missing)}" if missing else "which instruction it was is not known"
         other = EngineKind.ONNX if kind is EngineKind.LLAMA else EngineKind.LLAMA
         return (
             f"{text}: its library was built for another processor ({lacks}). Use --engine {other.value}, "
