@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,7 @@ from nightshift.protocol.secagg.parameters import MAX_MODULUS_BITS, RING_DIMENSI
 
 _WIDTHS = (64, 32, 16, 8, 4, 2, 1)
 _WORDS = {64: "<u8", 32: "<u4", 16: "<u2", 8: "u1"}
+_SMALLEST = ((8, np.uint8), (16, np.uint16), (32, np.uint32), (64, np.uint64))
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,7 @@ class Plane:
             yield slice(first, first + self.size_bytes), part
 
 
+@cache
 def planes(bits: int) -> tuple[Plane, ...]:
     """The planes of `bits`-bit coefficients, widest first."""
     if not 1 <= bits <= MAX_MODULUS_BITS:
@@ -79,18 +82,23 @@ def planes(bits: int) -> tuple[Plane, ...]:
 
 def pack_into(coefficients: npt.NDArray[np.uint64], bits: int, out: npt.NDArray[np.uint8]) -> None:
     """Write the low `bits` bits of uint64[P, N] to uint8[P, N bits / 8]; higher bits are dropped."""
+    rest: npt.NDArray[np.unsignedinteger] = coefficients
+    left = bits
     for plane in planes(bits):
-        shifted = coefficients if plane.shift == 0 else coefficients >> np.uint64(plane.shift)
         words = plane.words(out)
         if plane.width >= 8:
-            words[...] = shifted  # an unsigned cast keeps the low bits
-            continue
-        parts = shifted.astype(np.uint8)
-        parts &= np.uint8((1 << plane.width) - 1)
-        words[...] = parts[:, : plane.size_bytes]
-        for field in range(1, 8 // plane.width):
-            first = field * plane.size_bytes
-            np.bitwise_or(words, parts[:, first : first + plane.size_bytes] << np.uint8(field * plane.width), out=words)
+            words[...] = rest  # an unsigned cast keeps the low bits
+        else:
+            fields = 8 // plane.width
+            parts = rest & np.uint8((1 << plane.width) - 1)
+            shifts = np.arange(0, 8, plane.width, dtype=np.uint8)[:, None]
+            parts = parts.reshape(len(parts), fields, plane.size_bytes) << shifts
+            np.bitwise_or.reduce(parts, axis=1, out=words)
+        left -= plane.width
+        if left:
+            # What is left fits a smaller word, and small words are quick.
+            smaller = next(dtype for width, dtype in _SMALLEST if left <= width)
+            rest = (rest >> rest.dtype.type(plane.width)).astype(smaller)
 
 
 def pack(coefficients: npt.NDArray[np.uint64], bits: int) -> bytes:

@@ -43,6 +43,10 @@ ERROR_PER_NORM: Final = math.expm1(
 
 ERROR_LIMIT: Final = 0.25
 MAX_LIMBS: Final = 8
+# Adding 1.5 * 2^52 to a double rounds it to an integer and leaves that integer in the low bits of the
+# word (for magnitudes below 2^51): one pass instead of a rounding and a conversion.
+_ROUNDING: Final = 1.5 * 2.0**52
+_ROUNDING_BITS: Final = int(np.float64(_ROUNDING).view(np.int64))
 
 Polynomials = npt.NDArray[np.uint64]
 Spectrum = npt.NDArray[np.complex128]
@@ -57,9 +61,9 @@ class Multiplier:
     """
 
     def __init__(self, small: npt.NDArray[np.int64], bits: int) -> None:
-        values = small.astype(np.float64)
-        self._norm = float(np.linalg.norm(values))
-        self._spectrum = _forward(values)
+        self._workspace = _Workspace(rows=0)
+        self._norm = float(np.linalg.norm(small.astype(np.float64)))
+        self._spectrum = _forward(small)
         self._bits = bits
         self._limbs = self._fewest_limbs()
 
@@ -78,7 +82,12 @@ class Multiplier:
 
         Args:
             uniform: uint64[batch, N]; a few polynomials at a time keep the work in cache.
+
+        Returns:
+            A buffer that the next call overwrites; the caller may change it.
         """
+        if len(self._workspace.rest) != len(uniform):
+            self._workspace = _Workspace(rows=len(uniform))
         for count in range(self._limbs, MAX_LIMBS + 1):
             product = self._product(uniform, count)
             if product is not None:
@@ -87,34 +96,69 @@ class Multiplier:
 
     def _product(self, uniform: Polynomials, count: int) -> Polynomials | None:
         width = -(-self._bits // count)
-        total = np.zeros(uniform.shape, dtype=np.int64)
-        rest = uniform.view(np.int64)
-        for index in range(count):
-            # Arithmetic shifts sign-extend: the limb lies in [-2^(w-1), 2^(w-1)), what is left is rest - limb.
-            up = np.int64(64 - width)
-            limb = np.right_shift(np.left_shift(rest, up), up)
-            rest = np.right_shift(rest - limb, np.int64(width))
-            values = limb.astype(np.float64)
-            norm = math.sqrt(float(np.einsum("ij,ij->i", values, values).max()))
-            if norm * self._norm * ERROR_PER_NORM >= ERROR_LIMIT:
+        # Unsigned limbs of a + sum of 2^(w-1) 2^(w i), each less 2^(w-1), are signed limbs of a: no carries.
+        widths = [min(width, 64 - width * index) for index in range(count)]
+        halves = [1 << (bits - 1) for bits in widths]
+        work = self._workspace
+        rest, limb, folded, total = work.rest, work.limb, work.folded, work.total
+        np.add(uniform, np.uint64(sum(half << (width * index) for index, half in enumerate(halves))), out=rest)
+        total[...] = 0
+        for index, half in enumerate(halves):
+            np.bitwise_and(rest, np.uint64(2 * half - 1), out=limb)
+            rest >>= np.uint64(width)
+            signed = limb.view(np.int64)
+            signed -= half
+            _fold(signed, folded)
+            if _largest_norm(folded) * self._norm * ERROR_PER_NORM >= ERROR_LIMIT:
                 return None
-            part = _inverse(_forward(values) * self._spectrum)
-            total += part << np.int64(width * index)
+            _transform(folded)
+            folded *= self._spectrum
+            _add_unfolded(folded, width * index, total)
         return total.view(np.uint64)
 
 
-def _forward(values: npt.NDArray[np.float64]) -> Spectrum:
-    folded = np.empty((*values.shape[:-1], _HALF), dtype=np.complex128)
+class _Workspace:
+    """Buffers for a batch: fresh memory for every batch would cost more in page faults than the arithmetic."""
+
+    def __init__(self, rows: int) -> None:
+        self.rest = np.empty((rows, RING_DIMENSION), dtype=np.uint64)
+        self.limb = np.empty((rows, RING_DIMENSION), dtype=np.uint64)
+        self.total = np.empty((rows, RING_DIMENSION), dtype=np.int64)
+        self.folded = np.empty((rows, _HALF), dtype=np.complex128)
+
+
+def _fold(values: npt.NDArray[np.int64], folded: Spectrum) -> None:
+    """Write x_j + i x_{j+N/2} to complex128[..., N/2]."""
     folded.real = values[..., :_HALF]
     folded.imag = values[..., _HALF:]
+
+
+def _transform(folded: Spectrum) -> None:
+    """Twist and transform, in place."""
     folded *= _TWIST
-    return np.fft.fft(folded)
+    np.fft.fft(folded, out=folded)
 
 
-def _inverse(spectrum: Spectrum) -> npt.NDArray[np.int64]:
-    folded = np.fft.ifft(spectrum)
+def _forward(values: npt.NDArray[np.int64]) -> Spectrum:
+    folded = np.empty((*values.shape[:-1], _HALF), dtype=np.complex128)
+    _fold(values, folded)
+    _transform(folded)
+    return folded
+
+
+def _largest_norm(folded: Spectrum) -> float:
+    flat = folded.view(np.float64)
+    return math.sqrt(float(np.einsum("ij,ij->i", flat, flat).max()))
+
+
+def _add_unfolded(folded: Spectrum, shift: int, total: npt.NDArray[np.int64]) -> None:
+    """Transform back in place, round, and add 2^shift times the result to int64[batch, N], wrapping."""
+    np.fft.ifft(folded, out=folded)
     folded *= _UNTWIST
-    out = np.empty((*folded.shape[:-1], RING_DIMENSION), dtype=np.int64)
-    np.rint(folded.real, out=out[..., :_HALF], casting="unsafe")
-    np.rint(folded.imag, out=out[..., _HALF:], casting="unsafe")
-    return out
+    flat = folded.view(np.float64)
+    flat += _ROUNDING
+    words = flat.view(np.int64)
+    words -= _ROUNDING_BITS
+    words <<= shift
+    total[:, :_HALF] += words[:, 0::2]
+    total[:, _HALF:] += words[:, 1::2]
