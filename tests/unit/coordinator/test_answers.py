@@ -66,9 +66,13 @@ def duty(member: ScriptedDevice) -> bytes:
 
 
 def forged(member: ScriptedDevice, plan_hash: bytes, request: device_pb2.AnswerRequest) -> device_pb2.AnswerRequest:
-    """The same answer with one element changed, signed by the member itself."""
+    """The same answer with some elements changed, signed by the member itself.
+
+    Each liar errs by amounts of its own: equal errors of two members can cancel in the interpolation
+    (weights such as 5 and -5), and the sum that opens is then right.
+    """
     vector = np.frombuffer(request.vector, dtype="<u2").copy()
-    vector[0] = (vector[0] + 1) % 65521
+    vector[:8] = np.random.default_rng(request.index).integers(0, 65521, 8)
     changed = device_pb2.AnswerRequest()
     changed.CopyFrom(request)
     changed.vector = vector.tobytes()
