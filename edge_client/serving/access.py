@@ -86,14 +86,21 @@ class Gate:
             raise AccessError("wrong API key", code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
 
     def _refuse_pages(self, headers: Mapping[str, str]) -> None:
-        named = urlsplit("//" + headers.get("host", "")).hostname or ""
+        named = _host_of("//" + headers.get("host", ""))
         if not (is_loopback(named) or named == self.host.lower()):
             raise AccessError(
                 "this server answers only requests to this machine by its loopback address", status=403, code="host"
             )
         origin = headers.get("origin")
-        if origin is not None and not is_loopback(urlsplit(origin).hostname or ""):
+        if origin is not None and not is_loopback(_host_of(origin)):
             raise AccessError("pages of other sites may not use this server", status=403, code="origin")
+
+
+def _host_of(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
 
 
 def _digest(key: str) -> bytes:

@@ -1,0 +1,31 @@
+"""A model with random weights whose answers take many seconds: something to interrupt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nightshift.packages.build import build_package
+from nightshift.packages.package import ModelPackage
+from nightshift.packages.random_model import write_random_model
+from nightshift.protocol.manifest import ModelDimensions
+
+DIMENSIONS = ModelDimensions(
+    family="llama",
+    layers=4,
+    hidden=256,
+    ffn=768,
+    heads=8,
+    kv_heads=4,
+    head_dim=32,
+    vocabulary=512,
+    context=8192,
+    rope_theta=10_000.0,
+    rms_eps=1e-5,
+    tied_embeddings=True,
+)
+
+
+def build_slow_model(directory: Path) -> ModelPackage:
+    """The package in a new folder below `directory`."""
+    write_random_model(directory / "slow.gguf", DIMENSIONS, seed=3)
+    return build_package(directory / "slow.gguf", directory / "package")
