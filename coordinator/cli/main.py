@@ -80,14 +80,15 @@ def init(
 def serve(context: click.Context, log_format: str) -> None:
     """Serve devices until SIGTERM."""
     from coordinator import diagnostics
-    from coordinator.service.server import serving, wait_for_signal
+    from coordinator.service.server import EndSignal, serving
 
     diagnostics.configure(as_json=log_format == "json")
+    end = EndSignal()
     with coordinator(context) as deployment, serving(deployment):
         addresses = deployment.configuration
         click.echo(f"ready: devices at {addresses.device_address()}, joining at {addresses.join_address()}")
         sys.stdout.flush()
-        wait_for_signal()
+        end.wait()
 
 
 @cli.command()
@@ -103,7 +104,8 @@ def status(context: click.Context, as_json: bool) -> None:
 
     with coordinator(context) as deployment, deployment.database.reading() as session:
         now = now_unix_s()
-        states = dict(session.execute(select(Device.state, func.count()).group_by(Device.state)).tuples().all())
+        counts = session.execute(select(Device.state, func.count().label("devices")).group_by(Device.state))
+        states = {row.state: row.devices for row in counts}
         result: dict[str, Any] = {
             "serving": _is_serving(deployment.home),
             "device_address": deployment.configuration.device_address(),

@@ -10,6 +10,7 @@ mode 0600 and nothing else: never a row, never a log line.
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -30,6 +31,8 @@ SERVER_RENEWAL = timedelta(days=60)
 ROOT_LIFETIME = timedelta(days=3650)
 BACKDATING = timedelta(hours=1)
 MAX_REQUEST_BYTES = 4096
+_LABEL = "[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_HOST_NAME = re.compile(rf"(?=.{{1,253}}$){_LABEL}(\.{_LABEL})*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,10 +241,9 @@ def _general_name(address: str) -> x509.GeneralName:
         return x509.IPAddress(ipaddress.ip_address(address))
     except ValueError:
         pass
-    try:
-        return x509.DNSName(address)
-    except ValueError as error:
-        raise UsageError(f"{address!r} is neither a host name nor an IP address") from error
+    if not _HOST_NAME.fullmatch(address):
+        raise UsageError(f"{address!r} is neither a host name nor an IP address")
+    return x509.DNSName(address)
 
 
 def _pem(certificate: x509.Certificate) -> bytes:

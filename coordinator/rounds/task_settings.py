@@ -183,7 +183,7 @@ class TaskSettings(_Section):
                 alpha=self.adapter.alpha,
                 targets=self.adapter.targets,
             )
-        except ValueError as error:
+        except NightshiftError as error:
             raise UsageError(f"task {self.name}: {error}") from error
 
     def vector(self, layout: AdapterLayout, side: Side) -> VectorLayout:

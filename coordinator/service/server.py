@@ -61,12 +61,17 @@ def serving(deployment: Deployment) -> Iterator[None]:
             log.info("stopped")
 
 
-def wait_for_signal() -> None:
-    """Return when the process is asked to end (SIGTERM or SIGINT)."""
-    asked = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: asked.set())
-    asked.wait()
+class EndSignal:
+    """From its making on, SIGTERM and SIGINT end the process in good order instead of at once."""
+
+    def __init__(self) -> None:
+        self._asked = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self._asked.set())
+
+    def wait(self) -> None:
+        """Return when the process was asked to end."""
+        self._asked.wait()
 
 
 def _server(threads: int) -> grpc.Server:

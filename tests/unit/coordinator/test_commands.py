@@ -1,0 +1,239 @@
+"""The `coordinator` command: what it prints, the exit codes, and the audit row of every change."""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from coordinator.cli.main import _run
+from coordinator.deployment import Deployment
+from coordinator.home import Home
+from coordinator.rounds.plans import open_round
+from coordinator.storage.rows import AuditRow, LogEntryRow, Task
+from nightshift.host.clock import now_unix_s
+from nightshift.host.console import exit_with
+from nightshift.host.tokens import JoinToken
+from tests.support.coordinators import TASK, ServeProcess, free_port, make_home, make_task, open_home
+from tests.support.scripted_device import ScriptedDevice
+
+OK, INTERNAL, USAGE, NOT_NOW, LOCKED, UNVERIFIED = 0, 1, 2, 4, 11, 14
+
+
+@dataclass(frozen=True)
+class Ran:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+Run = Callable[..., Ran]
+
+
+@pytest.fixture
+def run(home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs a command on the test's directory, in this process."""
+
+    def command(*words: str, data: Path = home.directory) -> Ran:
+        monkeypatch.setattr(sys, "argv", ["coordinator", "--data", str(data), *words])
+        capsys.readouterr()
+        code = exit_with(_run)
+        captured = capsys.readouterr()
+        return Ran(code, captured.out, captured.err)
+
+    return command
+
+
+def audited(home: Home) -> list[str]:
+    with open_home(home) as deployment, deployment.database.reading() as session:
+        return list(session.scalars(select(AuditRow.verb).order_by(AuditRow.audit_id)))
+
+
+def test_init_writes_once_and_refuses_to_overwrite(run: Run, tmp_path: Path) -> None:
+    data = tmp_path / "new"
+    made = run("init", "--address", "coordinator.example", "--address", "192.0.2.7", "--json", data=data)
+    assert made.code == OK
+    assert made.json["device_address"] == "coordinator.example:7443"
+    assert made.json["join_address"] == "coordinator.example:7444"
+    key = (data / "keys" / "root.key").read_bytes()
+    again = run("init", data=data)
+    assert again.code == USAGE
+    assert "already holds a coordinator" in again.err
+    assert (data / "keys" / "root.key").read_bytes() == key
+    assert audited(Home(data)) == ["init"]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("init", "--port", "7443", "--join-port", "7443"), "must differ"),
+        (("init", "--port", "0"), "port"),
+        (("init", "--address", "not a name"), "neither a host name nor an IP address"),
+        (("status",), "holds no coordinator"),
+        (("frobnicate",), "No such command"),
+        (("token", "create", "--uses", "0"), "--uses"),
+    ],
+)
+def test_what_cannot_work_is_said_and_nothing_is_made(
+    run: Run, tmp_path: Path, words: tuple[str, ...], expected: str
+) -> None:
+    ran = run(*words, data=tmp_path / "none")
+    assert ran.code == USAGE
+    assert expected in ran.err
+    assert not (tmp_path / "none" / "coordinator.toml").exists()
+
+
+def test_a_misspelt_key_in_the_configuration_is_an_error(run: Run, home: Home) -> None:
+    home.configuration_file.write_text('[listen]\naddresses = ["localhost"]\njoin_prot = 1\n', "utf-8")
+    ran = run("status")
+    assert ran.code == USAGE
+    assert "did you mean 'listen.join_port'" in ran.err
+
+
+def test_a_key_that_others_can_read_is_refused(run: Run, home: Home) -> None:
+    (home.keys_directory / "signing.key").chmod(0o644)
+    ran = run("status")
+    assert ran.code == USAGE
+    assert "chmod 600" in ran.err
+
+
+def test_tokens_are_made_listed_and_revoked(run: Run, home: Home) -> None:
+    word = run("token", "create").out.strip()
+    secret = JoinToken.decode(word).secret
+    made = run("token", "create", "--uses", "3", "--ttl", "7d", "--json").json
+    (row, _) = sorted(run("token", "list", "--json").json["tokens"], key=lambda token: -token["uses_allowed"])
+    assert (row["token_id"], row["state"], row["uses_allowed"]) == (made["token_id"], "valid", 3)
+    assert run("token", "revoke", made["token_id"]).code == OK
+    shown = run("token", "list")
+    assert "revoked" in shown.out
+    assert word not in shown.out
+    assert run("token", "revoke", "none").code == USAGE
+    assert run("token", "create", "--ttl", "soon").code == USAGE
+    assert audited(home) == ["token create", "token create", "token revoke"]
+    with open_home(home) as deployment, deployment.database.reading() as session:
+        for audit_row in session.scalars(select(AuditRow)):
+            assert secret.hex() not in audit_row.detail
+            assert audit_row.actor.startswith("local user")
+
+
+def test_a_model_and_a_task_are_added(run: Run, home: Home, package: Path, tmp_path: Path) -> None:
+    root = Path(__file__).resolve().parents[3]
+    built = run("model", "add", str(root / "data" / "stories260K" / "stories260K-f32.gguf"), "--json")
+    assert built.code == OK
+    taken = run("model", "add", str(package), "--json")
+    assert taken.json["package_id"] == built.json["package_id"], "the same bytes are the same package"
+    assert [model["alias"] for model in run("model", "list", "--json").json["models"]] == ["stories260K-f32"]
+    assert run("model", "show", built.json["package_id"][:8], "--json").json["alias"] == "stories260K-f32"
+    assert run("model", "add", str(tmp_path / "absent")).code == USAGE
+
+    file = tmp_path / "task.toml"
+    file.write_text('name = "commands"\nmodel = "stories260K-f32"\n', "utf-8")
+    assert run("task", "create", "-f", str(file), "--json").json["releases"] == 0
+    assert "exists" in run("task", "create", "-f", str(file)).err
+    (release,) = run("release", "list", "--json").json["releases"]
+    assert (release["task"], release["number"], release["contributors"]) == ("commands", 0, 0)
+    assert run("release", "show", "commands/0", "--json").json == release
+    assert run("task", "pause", "commands", "--json").json["state"] == "paused"
+    assert run("task", "pause", "commands", "--resume", "--json").json["state"] == "active"
+    opened = run("round", "open", "commands")
+    assert opened.code == NOT_NOW
+    assert "0 devices were seen" in opened.err
+    assert run("round", "open", "none").code == USAGE
+    verbs = ["model add", "model add", "task create", "task pause", "task pause"]
+    assert audited(home) == verbs
+    assert run("status").out.startswith("not serving")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('name = "a"', "model: Field required"),
+        ('name = "a"\nmodel = "none"', "no single model is called 'none'"),
+        ('name = "a"\nmodel = "none"\n[cohort]\nn_minn = 3', "did you mean 'cohort.n_min'"),
+        ('name = "a"\nmodel = ', "could not be read as TOML"),
+    ],
+)
+def test_a_task_file_that_cannot_work_is_refused(run: Run, tmp_path: Path, text: str, expected: str) -> None:
+    file = tmp_path / "task.toml"
+    file.write_text(text, "utf-8")
+    ran = run("task", "create", "-f", str(file))
+    assert ran.code == USAGE
+    assert expected in ran.err
+
+
+def test_rounds_and_devices_from_the_command_line_while_it_serves(
+    run: Run, home: Home, served: Deployment, join: Callable[[], ScriptedDevice], package: Path
+) -> None:
+    make_task(served, package)
+    devices = [join() for _ in range(3)]
+    for device in devices:
+        device.check_in(new_prekeys=1)
+    with served.database.transaction() as session:
+        open_round(session, served, session.get_one(Task, TASK), now_unix_s())
+    status = run("status", "--json").json
+    assert (status["serving"], status["devices_enrolled"], len(status["rounds"])) == (True, 3, 1)
+    shown = run("round", "show", f"{TASK}/1", "--json").json
+    assert (shown["state"], len(shown["committee"]), shown["threshold"]) == ("open", 3, 3)
+    assert run("round", "abort", f"{TASK}/1", "--yes", "--reason", "a test").code == OK
+    # The service learned of it from the rows.
+    greeting = devices[0].check_in()
+    assert greeting.plan is None
+    assert run("round", "list", "--json").json["rounds"][0]["reason"] == "a test"
+    assert run("round", "abort", f"{TASK}/1", "--yes").code != OK
+
+    prefix = devices[1].device_id.hex()[:12]
+    assert run("device", "revoke", prefix, "--yes", "--reason", "lost", "--json").json["state"] == "revoked"
+    assert list(devices[0].check_in().reply.revocation.device_ids) == [devices[1].device_id]
+    assert run("device", "show", "ffff" * 16).code == USAGE
+    assert len(run("device", "list", "--json").json["devices"]) == 3
+    assert audited(home) == ["round abort", "device revoke"]
+
+
+def test_an_altered_log_entry_is_found(run: Run, home: Home, deployment: Deployment, package: Path) -> None:
+    make_task(deployment, package)
+    assert run("log", "verify", "--json").json["size"] == 1
+    with deployment.database.transaction() as session:
+        row = session.get_one(LogEntryRow, 0)
+        row.entry = row.entry[:-1] + bytes([row.entry[-1] ^ 1])
+    ran = run("log", "verify")
+    assert ran.code == UNVERIFIED
+    assert "entry 0 is missing or altered" in ran.err
+
+
+def test_serve_says_when_it_is_ready_and_ends_when_asked(home: Home) -> None:
+    serve = ServeProcess(home)
+    line = serve.wait_until_ready()
+    assert line.count("127.0.0.1:") == 2
+    second = ServeProcess(home)
+    assert second.wait_for_death() == LOCKED
+    assert "another run holds" in second.errors
+    assert serve.terminate() == OK
+    third = ServeProcess(home)
+    third.wait_until_ready()
+    assert third.terminate() == OK
+
+
+@pytest.mark.parametrize("which", ["port", "join_port"])
+def test_a_port_in_use_is_named(tmp_path: Path, which: str) -> None:
+    home = make_home(tmp_path / "coordinator")
+    with open_home(home) as deployment:
+        port = getattr(deployment.configuration.listen, which)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", port))
+        taken.listen()
+        serve = ServeProcess(home)
+        assert serve.wait_for_death() == USAGE
+    assert f"port {port} on 127.0.0.1 cannot be used" in serve.errors
+    assert f"change {which} in coordinator.toml" in serve.errors
+    assert free_port() > 0

@@ -1,0 +1,85 @@
+"""task.toml: what is refused before anything is made of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from coordinator.rounds.task_settings import COMMITTEE_MAX, TaskSettings
+from nightshift.protocol.adapters.layout import Side
+from nightshift.protocol.errors import UsageError
+from nightshift.protocol.manifest import ModelDimensions
+from nightshift.protocol.secagg.parameters import CohortParameters
+
+SMALL = ModelDimensions(
+    family="llama",
+    layers=5,
+    hidden=64,
+    ffn=172,
+    heads=8,
+    kv_heads=4,
+    head_dim=8,
+    vocabulary=512,
+    context=512,
+    rope_theta=10_000.0,
+    rms_eps=1e-5,
+    tied_embeddings=True,
+)
+
+
+def settings(**sections: Any) -> TaskSettings:
+    return TaskSettings.model_validate({"name": "task", "model": "model"} | sections)
+
+
+def test_the_defaults_make_a_cohort() -> None:
+    default = settings()
+    parameters = CohortParameters.derive(
+        n_max=default.cohort.n_max, value_bits=default.encoding.value_bits, committee_size=COMMITTEE_MAX
+    )
+    assert parameters.values_per_coefficient >= 1
+    assert default.cohort.pool_needed == 10
+    layout = default.layout(SMALL)
+    assert default.vector(layout, Side.B).delta_length == layout.vector_length(Side.B)
+
+
+@pytest.mark.parametrize(
+    ("sections", "expected"),
+    [
+        ({"name": "UPPER"}, "a-z"),
+        ({"name": "a" * 65}, "1 to 64"),
+        ({"name": "../etc"}, "a-z"),
+        ({"adapter": {"targets": ["k_porj"]}}, "q_proj"),
+        ({"adapter": {"targets": []}}, "choose from"),
+        ({"adapter": {"method": "flora"}}, "alternate"),
+        ({"adapter": {"alpha": float("nan")}}, "finite"),
+        ({"adapter": {"seed": "ab"}}, "pattern"),
+        ({"training": {"steps": 0}}, "greater than or equal to 1"),
+        ({"training": {"learning_rate": float("inf")}}, "finite"),
+        ({"training": {"schedule": "linear"}}, "cosine"),
+        ({"encoding": {"value_bits": 17}}, "16"),
+        ({"encoding": {"noise_multiplier": 0.1}}, "adds no noise"),
+        ({"encoding": {"value_clip": 0}}, "greater than"),
+        ({"cohort": {"n_min": 2}}, "3"),
+        ({"cohort": {"n_min": 9, "n_max": 8}}, "larger than n_max"),
+        ({"cohort": {"n_max": 513}}, "512"),
+        ({"cohort": {"committee_max": 5}}, "committee_max is 10"),
+        ({"rounds": {"open": "sometimes"}}, "operator"),
+        ({"rounds": {"answer_window_s": 14 * 86_400}}, "prekey lives at most"),
+        ({"unknown": {}}, "Extra inputs"),
+    ],
+)
+def test_what_could_not_be_carried_out_is_refused(sections: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ValidationError, match=expected):
+        settings(**sections)
+
+
+def test_a_rank_larger_than_a_projection_is_refused_with_the_task_named() -> None:
+    with pytest.raises(UsageError, match=r"task task: rank 65 is larger than q_proj"):
+        settings(adapter={"rank": 65}).layout(SMALL)
+
+
+def test_settings_survive_the_database() -> None:
+    original = settings(adapter={"method": "ffa"}, cohort={"n_max": 6, "n_min": 3, "pool_min": 6})
+    assert TaskSettings.model_validate_json(original.model_dump_json()) == original
