@@ -104,19 +104,29 @@ class Coordinator:
             )
         return done
 
-    def serve(self, environment: Mapping[str, str] | None = None) -> None:
-        """Start the service and wait until it answers on both ports."""
-        log = (self.directory / "serve.log").open("ab")
-        with log:
+    def serve(self, environment: Mapping[str, str] | None = None, *, program: Sequence[str] = ()) -> None:
+        """Start the service and wait until it says that it is ready.
+
+        Args:
+            environment: more variables for the process.
+            program: what to run in place of `coordinator`, with the same arguments.
+
+        Raises:
+            CommandFailedError: it ended, or did not listen in time; the message holds its log.
+        """
+        path = self.directory / "serve.log"
+        with path.open("ab") as log:
+            said_before = log.tell()
             self.process = subprocess.Popen(
-                [installed("coordinator"), "--data", str(self.directory), "serve"],
+                [*(program or [installed("coordinator")]), "--data", str(self.directory), "serve"],
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
                 env={**os.environ, **self.environment, **(environment or {})},
             )
         deadline = time.monotonic() + STARTUP_S
-        while not all(_answers(port) for port in self.ports):
+        # An open port is not enough: another process could be the one that listens there.
+        while b"ready: " not in path.read_bytes()[said_before:]:
             if self.process.poll() is not None or time.monotonic() > deadline:
                 raise CommandFailedError(f"coordinator serve did not start:\n{self.log_tail()}")
             time.sleep(0.05)
@@ -173,9 +183,3 @@ class Device:
     def run(self, *, expect: int | None = 0, **environment: str) -> Finished:
         """One nightly pass, whatever the conditions say."""
         return self.command("run", "--now", "--json", expect=expect, **environment)
-
-
-def _answers(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.settimeout(0.5)
-        return probe.connect_ex(("127.0.0.1", port)) == 0

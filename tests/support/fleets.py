@@ -293,6 +293,17 @@ class Snapshots:
 
         return self._next(f"answered-{devices}-{answers}", self.answered(devices, answers - 1), answer)
 
+    def second_night(self, devices: int) -> Path:
+        """All but the last device adopted release 1, and round 2 is open; nobody has checked in for it."""
+
+        def adopt(fleet: Fleet) -> None:
+            with fleet.serving():
+                for device in fleet.devices[:-1]:
+                    assert device.run().json["adopted"] == [f"{TASK}/1"]
+            fleet.open_round()
+
+        return self._next(f"second-night-{devices}", self.answered(devices, devices), adopt)
+
     def _next(self, name: str, before: Path, step: Callable[[Fleet], object]) -> Path:
         def make(target: Path) -> None:
             step(copy_fleet(before, target))

@@ -1,0 +1,93 @@
+"""A coordinator whose rows are a lie: it pretends that a set or a round never was, and serves honestly from there.
+
+The lies are made by tests/support/lying_coordinator.py while nothing is serving;
+what the coordinator then says is signed, logged and consistent in itself. Only
+what the real device remembers can refuse it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support import lying_coordinator
+from tests.support.fleets import TASK, Fleet, Snapshots, device_id, query
+from tests.support.refusals import NOT_NOW, UNVERIFIED, refused
+
+pytestmark = pytest.mark.slow
+
+FleetFrom = Callable[[Path], Fleet]
+
+
+def test_a_second_set_for_an_answered_cohort(snapshots: Snapshots, fleet_from: FleetFrom) -> None:
+    """Tries: the same cohort frozen again without one contributor, logged; two answers would open the difference.
+
+    Stopped by edge_client/agent/duties.py, `_stored_or_new`. A member that was not asked
+    before answers the second set: it can see nothing wrong in it.
+    """
+    fleet = fleet_from(snapshots.answered(6, 1))
+    first, second = fleet.devices[:2]
+    lying_coordinator.second_set(fleet.coordinator.directory)
+    with fleet.serving():
+        refused(first, UNVERIFIED, kind="EQUIVOCATION", because="a second set of contributors")
+        assert not query(fleet.database, "SELECT 1 FROM answers")
+        assert len(second.run().json["answered"]) == 1
+
+
+def test_a_swapped_share(snapshots: Snapshots, fleet_from: FleetFrom) -> None:
+    """Tries: a share that the coordinator made itself in the place of a contributor's, in a set that is logged so.
+
+    Stopped by the contributor's signature (nightshift/protocol/secagg/member.py, `_open_share`).
+    Another member, whose share was left alone, answers the same set.
+    """
+    fleet = fleet_from(snapshots.uploaded(3, 3))
+    seats = query(fleet.database, "SELECT device_id FROM committee_seats ORDER BY member_index")
+    by_id = {device_id(device): device for device in fleet.devices}
+    members = [by_id[seat["device_id"].hex()] for seat in seats]
+    lying_coordinator.swap_share(fleet.coordinator.directory, 1)
+    with fleet.serving():
+        refused(members[0], UNVERIFIED, kind="SHARE_REFUSED", because="its signature")
+        assert len(members[1].run().json["answered"]) == 1
+
+
+# A second plan for a parent.
+
+
+@pytest.mark.parametrize(
+    "pretend", [lying_coordinator.forget_round, lying_coordinator.void_without_a_word], ids=["never was", "is void"]
+)
+def test_a_second_plan_for_the_same_parent(
+    pretend: Callable[[Path], None], snapshots: Snapshots, fleet_from: FleetFrom
+) -> None:
+    """Tries: a new, wholly honest-looking round for a parent to which devices have contributed; the first one
+    is said never to have been, or to be void without a log entry. Two sums could be subtracted.
+
+    Stopped by the device's own memory (edge_client/agent/examination.py, `_contributed`).
+    A device that did not contribute before takes part: it can see nothing wrong.
+    """
+    fleet = fleet_from(snapshots.uploaded(3, 2))
+    contributed, _, fresh = fleet.devices
+    pretend(fleet.coordinator.directory)
+    number = fleet.open_round()["round"]
+    with fleet.serving():
+        refused(contributed, UNVERIFIED, kind="EQUIVOCATION", because="a second plan for the parent of round 1")
+        assert fresh.run().json["sent"] == [f"{TASK}/{number}"]
+        assert list(fleet.contributions(number)) == [device_id(fresh)]
+
+
+def test_a_second_plan_right_after_a_void(snapshots: Snapshots, fleet_from: FleetFrom) -> None:
+    """Tries: a round that really is void, by the log, and at once a new one for the same parent.
+
+    Declined by edge_client/store/contributions.py, `frees_parent`: the void cohort's
+    members still hold the keys that could open it. tests/e2e/test_silent_devices.py goes on when they have expired.
+    """
+    fleet = fleet_from(snapshots.uploaded(3, 2))
+    contributed, _, fresh = fleet.devices
+    fleet.coordinator.command("round", "abort", f"{TASK}/1", "--yes")
+    lying_coordinator.forgive_contributions(fleet.coordinator.directory)
+    fleet.open_round()
+    with fleet.serving():
+        refused(contributed, NOT_NOW, kind="DECLINED", because="contributes to the same parent again only after")
+        assert fresh.run().json["sent"] == [f"{TASK}/2"]

@@ -1,0 +1,421 @@
+"""A coordinator that lies: the real service with all its keys, whose replies are altered before they leave.
+
+`python -m tests.support.lying_coordinator --data DIR serve` serves like
+`coordinator`. Before every reply it reads the name of a lie from the file that
+`NIGHTSHIFT_LIE` names; an absent file or an empty name is the honest
+coordinator. A lie has every key that the coordinator has: whatever can be
+signed is signed, whatever can be logged is logged, so that only the check in
+question can refuse it.
+
+Lies that a coordinator tells by its rows alone (a set or a cohort that it
+pretends never was) are the functions below `Told by the rows`: a test calls
+them while nothing is serving, and serves honestly afterwards.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import sqlite3
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import grpc
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from coordinator.aggregation.documents import document_of
+from coordinator.deployment import Deployment, opened
+from coordinator.log import LogSnapshot
+from coordinator.releases import publication
+from coordinator.rounds.transitions import contributor, counted, unfinished
+from coordinator.service import server
+from coordinator.service.device import DeviceServicer
+from coordinator.storage import artefacts
+from coordinator.storage.rows import LogEntryRow, ReleaseRow
+from nightshift.host.clock import now_unix_s
+from nightshift.protocol.identity import SIGNATURE_BYTES, DeviceId
+from nightshift.protocol.log import MerkleTree, checkpoint_body, parse_checkpoint_body, sign_checkpoint, task_subject
+from nightshift.protocol.plan import committee_seed, plan_hash, pool_digest, sign_plan
+from nightshift.protocol.release import release_id, sign_release
+from nightshift.protocol.revocation import sign_revocation
+from nightshift.protocol.secagg.committee import committee_size, draw
+from nightshift.protocol.secagg.contributors import set_hash
+from nightshift.protocol.secagg.sealing import seal, seal_info
+from nightshift.v1 import device_pb2, log_pb2, plan_pb2, release_pb2
+
+VARIABLE = "NIGHTSHIFT_LIE"
+ROOT = Path(__file__).parents[2]
+PROGRAM = (sys.executable, "-m", "tests.support.lying_coordinator")
+
+Reply = device_pb2.CheckInResponse
+CheckInLie = Callable[[Deployment, device_pb2.CheckInRequest, Callable[[], Reply]], Reply]
+Edit = Callable[[plan_pb2.Plan], object]
+
+
+# Told at the check-in.
+
+
+def plan_byte(deployment: Deployment, request: device_pb2.CheckInRequest, honest: Callable[[], Reply]) -> Reply:
+    """One bit of the plan is another one."""
+    reply = honest()
+    if reply.HasField("plan"):
+        changed = bytearray(reply.plan.plan)
+        changed[len(changed) // 2] ^= 1
+        reply.plan.plan = bytes(changed)
+    return reply
+
+
+def plan_not_logged(deployment: Deployment, request: device_pb2.CheckInRequest, honest: Callable[[], Reply]) -> Reply:
+    """A plan that is signed anew after it was logged: it now asks for one step more."""
+    reply = honest()
+    if reply.HasField("plan"):
+        plan = plan_pb2.Plan.FromString(reply.plan.plan)
+        plan.training.steps += 1
+        reply.plan.plan = plan.SerializeToString(deterministic=True)
+        reply.plan.signature = sign_plan(reply.plan.plan, deployment.authority.sign)
+    return reply
+
+
+def forged_plan(edit: Edit) -> CheckInLie:
+    """An edited copy of the open plan, drawn, signed and logged in the honest order."""
+
+    def lie(deployment: Deployment, request: device_pb2.CheckInRequest, honest: Callable[[], Reply]) -> Reply:
+        if request.no_plan:
+            return honest()
+        with deployment.database.transaction() as session:
+            plan, signature, position = _log_forged(session, deployment, edit)
+        reply = honest()
+        with deployment.database.reading() as session:
+            snapshot = deployment.log.snapshot(session)
+            assert reply.checkpoint.body == snapshot.checkpoint().body, "something else was logged meanwhile"
+            reply.plan.CopyFrom(_offer(session, snapshot, plan, signature, position))
+        return reply
+
+    return lie
+
+
+def _log_forged(session: Session, deployment: Deployment, edit: Edit) -> tuple[plan_pb2.Plan, bytes, int]:
+    (honest,) = unfinished(session)
+    plan = plan_pb2.Plan.FromString(honest.plan)
+    edit(plan)
+    now = now_unix_s()
+    deployment.log.append(
+        session,
+        log_pb2.LOG_ENTRY_KIND_POOL,
+        time_unix_s=now,
+        subject=plan.cohort_id,
+        digest=pool_digest(list(plan.pool)),
+    )
+    seed = deployment.log.snapshot(session)
+    plan.seed_log_size, plan.seed_log_root = seed.size, seed.root
+    members = {member.prekey.device_id: member for member in plan.committee}
+    pool = [DeviceId(identity) for identity in plan.pool]
+    drawn = draw(committee_seed(seed.size, seed.root, plan.cohort_id), plan.cohort_id, pool, committee_size(len(pool)))
+    ordered = [
+        plan_pb2.CommitteeMember.FromString(members[identity].SerializeToString())
+        for identity in drawn
+        if identity in members
+    ]
+    for index, member in enumerate(ordered, start=1):
+        member.index = index
+    del plan.committee[:]
+    plan.committee.extend(ordered)
+    data = plan.SerializeToString(deterministic=True)
+    position = deployment.log.append(
+        session,
+        log_pb2.LOG_ENTRY_KIND_PLAN,
+        time_unix_s=now,
+        subject=plan.cohort_id,
+        digest=plan_hash(data),
+    )
+    return plan, sign_plan(data, deployment.authority.sign), position
+
+
+def _offer(
+    session: Session, snapshot: LogSnapshot, plan: plan_pb2.Plan, signature: bytes, position: int
+) -> device_pb2.PlanOffer:
+    return device_pb2.PlanOffer(
+        plan=plan.SerializeToString(deterministic=True),
+        signature=signature,
+        plan_proof=snapshot.proof(session, position),
+        pool_proof=snapshot.proof(session, position - 1),
+        seed_path=snapshot.consistency_path(plan.seed_log_size),
+    )
+
+
+def committee_of_two(plan: plan_pb2.Plan) -> None:
+    """Two members, of whom both must answer."""
+    plan.cohort_id = secrets.token_bytes(32)
+    del plan.committee[2:]
+    plan.threshold = 2
+
+
+def weaker_threshold(plan: plan_pb2.Plan) -> None:
+    """One answer less than the table wants."""
+    plan.cohort_id = secrets.token_bytes(32)
+    plan.threshold -= 1
+
+
+def sum_of_two(plan: plan_pb2.Plan) -> None:
+    """A sum over two devices may be opened."""
+    plan.cohort_id = secrets.token_bytes(32)
+    plan.n_min = 2
+
+
+def same_prekeys(plan: plan_pb2.Plan) -> None:
+    """Another cohort, for the same parent, that names the same one-time keys."""
+    plan.cohort_id = secrets.token_bytes(32)
+
+
+def same_cohort(plan: plan_pb2.Plan) -> None:
+    """Another plan under the same cohort id."""
+    plan.training.steps += 1
+
+
+def log_fork(deployment: Deployment, request: device_pb2.CheckInRequest, honest: Callable[[], Reply]) -> Reply:
+    """Another tree: the last entry that the device has seen says something else. All proofs are for that tree."""
+    reply = honest()
+    with deployment.database.reading() as session:
+        leaves = list(session.scalars(select(LogEntryRow.leaf_hash).order_by(LogEntryRow.position)))
+    size = parse_checkpoint_body(reply.checkpoint.body, deployment.log.origin).size
+    leaves[request.log_size - 1] = secrets.token_bytes(32)
+    fork = MerkleTree(leaves[:size])
+    reply.checkpoint.CopyFrom(_checkpoint(deployment, fork, size))
+    del reply.consistency_path[:]
+    reply.consistency_path.extend(fork.consistency_path(request.log_size, size))
+    proofs = [release.proof for release in reply.releases]
+    if reply.HasField("plan"):
+        proofs += [reply.plan.plan_proof, reply.plan.pool_proof]
+    for proof in proofs:
+        del proof.path[:]
+        proof.path.extend(fork.inclusion_path(proof.index, size))
+    return reply
+
+
+def log_shrink(deployment: Deployment, request: device_pb2.CheckInRequest, honest: Callable[[], Reply]) -> Reply:
+    """The log as it was one entry before what the device has seen; it knows of no plan yet."""
+    reply = honest()
+    with deployment.database.reading() as session:
+        leaves = session.scalars(select(LogEntryRow.leaf_hash).order_by(LogEntryRow.position)).all()
+        size = request.log_size - 1
+        tree = MerkleTree(leaves[:size])
+        reply.checkpoint.CopyFrom(_checkpoint(deployment, tree, size))
+        first = session.scalars(select(ReleaseRow).order_by(ReleaseRow.number)).first()
+        assert first is not None
+        past = LogSnapshot(deployment.log.origin, tree, size, deployment.authority.sign)
+        offer = publication.offer(session, past, first)
+    del reply.consistency_path[:]
+    reply.ClearField("plan")
+    del reply.releases[:]
+    reply.releases.append(offer)
+    return reply
+
+
+def _checkpoint(deployment: Deployment, tree: MerkleTree, size: int) -> log_pb2.Checkpoint:
+    return sign_checkpoint(checkpoint_body(deployment.log.origin, size, tree.root(size)), deployment.authority.sign)
+
+
+def release_rolled_back(
+    deployment: Deployment, request: device_pb2.CheckInRequest, honest: Callable[[], Reply]
+) -> Reply:
+    """Release 0, signed and logged, is said to be the newest."""
+    reply = honest()
+    reply.ClearField("plan")
+    with deployment.database.reading() as session:
+        first = session.scalars(select(ReleaseRow).order_by(ReleaseRow.number)).first()
+        assert first is not None
+        offer = publication.offer(session, deployment.log.snapshot(session), first)
+    del reply.releases[:]
+    reply.releases.append(offer)
+    return reply
+
+
+def release_in_two_versions(
+    deployment: Deployment, request: device_pb2.CheckInRequest, honest: Callable[[], Reply]
+) -> Reply:
+    """The newest release's number once more, with the parent's adapter in it; signed and logged."""
+    if request.no_plan:
+        return honest()
+    with deployment.database.transaction() as session:
+        oldest, *_, newest = session.scalars(select(ReleaseRow).order_by(ReleaseRow.number))
+        message = release_pb2.Release.FromString(newest.document)
+        message.adapter_sha256 = oldest.adapter_sha256
+        document = message.SerializeToString(deterministic=True)
+        position = deployment.log.append(
+            session,
+            log_pb2.LOG_ENTRY_KIND_RELEASE,
+            time_unix_s=now_unix_s(),
+            subject=task_subject(message.task),
+            digest=release_id(document),
+        )
+    reply = honest()
+    reply.ClearField("plan")
+    del reply.releases[:]
+    with deployment.database.reading() as session:
+        snapshot = deployment.log.snapshot(session)
+        reply.releases.append(
+            device_pb2.ReleaseOffer(
+                release=document,
+                signature=sign_release(document, deployment.authority.sign),
+                proof=snapshot.proof(session, position),
+            )
+        )
+    return reply
+
+
+def revocations_rolled_back(
+    deployment: Deployment, request: device_pb2.CheckInRequest, honest: Callable[[], Reply]
+) -> Reply:
+    """The list from before the first revocation, signed."""
+    reply = honest()
+    reply.revocation.CopyFrom(sign_revocation(0, [], deployment.authority.sign))
+    return reply
+
+
+AT_CHECK_IN: dict[str, CheckInLie] = {
+    "plan byte": plan_byte,
+    "plan not logged": plan_not_logged,
+    "committee of two": forged_plan(committee_of_two),
+    "weaker threshold": forged_plan(weaker_threshold),
+    "sum of two": forged_plan(sum_of_two),
+    "same prekeys": forged_plan(same_prekeys),
+    "same cohort": forged_plan(same_cohort),
+    "log fork": log_fork,
+    "log shrink": log_shrink,
+    "release rolled back": release_rolled_back,
+    "release in two versions": release_in_two_versions,
+    "revocations rolled back": revocations_rolled_back,
+}
+OTHER_BYTES = {"other adapter bytes": "adapter", "other model bytes": "model"}
+"""Lie -> kind of the artefacts of which one byte is another one."""
+
+
+class LyingServicer(DeviceServicer):
+    """The real servicer, with a lie between it and the wire."""
+
+    def CheckIn(self, request: device_pb2.CheckInRequest, context: grpc.ServicerContext) -> Reply:
+        lie = AT_CHECK_IN.get(told())
+        if lie is None:
+            return super().CheckIn(request, context)
+        return lie(self._deployment, request, lambda: super(LyingServicer, self).CheckIn(request, context))
+
+    def FetchArtefact(
+        self, request: device_pb2.FetchArtefactRequest, context: grpc.ServicerContext
+    ) -> Iterator[device_pb2.FetchArtefactResponse]:
+        with self._deployment.database.reading() as session:
+            spoilt = artefacts.find(session, request.sha256).kind == OTHER_BYTES.get(told())
+        for part in super().FetchArtefact(request, context):
+            if spoilt:
+                part.data = part.data[:-1] + bytes([part.data[-1] ^ 1])
+            yield part
+
+
+def told() -> str:
+    """The lie of this moment."""
+    path = os.environ.get(VARIABLE)
+    try:
+        return Path(path).read_text("utf-8") if path else ""
+    except FileNotFoundError:
+        return ""
+
+
+# Told by the rows.
+
+
+def forget_round(directory: Path) -> None:
+    """Pretend that the only round never was: its rows are gone. The log keeps its entries; it cannot do otherwise."""
+    with _rows(directory) as connection:
+        for table in ("upload_parts", "answers", "contributions", "committee_seats", "cohorts"):
+            connection.execute(f"DELETE FROM {table}")
+
+
+def void_without_a_word(directory: Path) -> None:
+    """Pretend that the only round ended without a sum, and log nothing."""
+    with _rows(directory) as connection:
+        connection.execute("UPDATE cohorts SET state = 'void', ended_unix_s = ?, erased = 1", (now_unix_s(),))
+    forgive_contributions(directory)
+
+
+def forgive_contributions(directory: Path) -> None:
+    """Pretend that nothing was counted yet, so that everybody is asked again at once."""
+    with _rows(directory) as connection:
+        connection.execute("UPDATE contributions SET state = 'discarded'")
+
+
+@contextmanager
+def _rows(directory: Path) -> Iterator[sqlite3.Connection]:
+    with closing(sqlite3.connect(directory / "coordinator.sqlite3")) as connection:
+        # Foreign keys are off here: a liar's rows need not agree with each other.
+        yield connection
+        connection.commit()
+
+
+def second_set(directory: Path) -> None:
+    """Freeze the only round once more, without its last contributor; the new set is logged, answers are forgotten."""
+    with opened(directory) as deployment:
+        with deployment.database.reading() as session:
+            (cohort,) = unfinished(session)
+            dropped = counted(session, cohort)[-1].device_id
+        with _rows(directory) as connection:
+            connection.execute("DELETE FROM answers")
+            connection.execute("UPDATE contributions SET state = 'discarded' WHERE device_id = ?", (dropped,))
+        _freeze_again(deployment)
+
+
+def swap_share(directory: Path, index: int) -> None:
+    """Replace the share of the first contributor for one member by one that the coordinator made and knows.
+
+    It is sealed to the member's prekey as the contributor would, its hash stands in
+    the set, and the set is logged. What is missing is the contributor's signature.
+    """
+    with opened(directory) as deployment:
+        with deployment.database.transaction() as session:
+            (cohort,) = unfinished(session)
+            document = document_of(cohort)
+            victim = counted(session, cohort)[0]
+            assert victim.sealed_key is not None
+            assert victim.sealed_sha256 is not None
+            member = document.committee[index - 1].prekey
+            known = bytes(document.parameters.share_bytes * 4096)
+            info = seal_info(cohort.plan_hash, DeviceId(victim.device_id), member.device_id)
+            sealed = seal(known, member.public, info)
+            stride = document.parameters.sealed_share_bytes + SIGNATURE_BYTES
+            start = (index - 1) * stride
+            body = bytearray(deployment.objects.get(victim.sealed_key))
+            body[start : start + len(sealed)] = sealed
+            deployment.objects.put(victim.sealed_key, bytes(body))
+            hashes = bytearray(victim.sealed_sha256)
+            hashes[32 * (index - 1) : 32 * index] = hashlib.sha256(sealed).digest()
+            victim.sealed_sha256 = bytes(hashes)
+        _freeze_again(deployment)
+
+
+def _freeze_again(deployment: Deployment) -> None:
+    with deployment.database.transaction() as session:
+        (cohort,) = unfinished(session)
+        contributors = [contributor(row) for row in counted(session, cohort)]
+        cohort.counted = len(contributors)
+        cohort.set_hash = set_hash(cohort.plan_hash, contributors)
+        cohort.set_position = deployment.log.append(
+            session,
+            log_pb2.LOG_ENTRY_KIND_SET,
+            time_unix_s=now_unix_s(),
+            subject=cohort.cohort_id,
+            digest=cohort.set_hash,
+        )
+
+
+def main() -> None:
+    """Serve, and lie when told to."""
+    from coordinator.cli.main import main as coordinator
+
+    server.DeviceServicer = LyingServicer  # type: ignore[misc]  # the one place where the lie is put in
+    coordinator()
+
+
+if __name__ == "__main__":
+    main()
