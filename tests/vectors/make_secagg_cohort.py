@@ -129,4 +129,3 @@ def document() -> dict[str, object]:
 
 if __name__ == "__main__":
     PATH.write_text(json.dumps(document(), indent=1) + "\n", encoding="utf-8")
-    print(f"{PATH.name}: {PATH.stat().st_size} bytes")
