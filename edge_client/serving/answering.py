@@ -46,7 +46,7 @@ class Language:
 
         tokenizer = package_tokenizer(package)
         template = package_template(package, tokenizer)
-        return cls(tokenizer, template, _end_tokens(tokenizer, template))
+        return cls(tokenizer, template, end_tokens(tokenizer, template))
 
     def conversation(self, messages: Sequence[Message]) -> list[int]:
         """Tokens after which the model answers a conversation.
@@ -124,7 +124,7 @@ class Answer:
             yield token
 
 
-def _end_tokens(tokenizer: Tokenizer, template: Template) -> frozenset[int]:
+def end_tokens(tokenizer: Tokenizer, template: Template) -> frozenset[int]:
     """The special token that the chat template writes after an answer, if it is not end-of-sequence.
 
     Several families end a turn with a token of its own (<|im_end|>, <|eot_id|>) while the file names another as

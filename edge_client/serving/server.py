@@ -18,7 +18,7 @@ from edge_client.serving.desk import Desk
 from nightshift.protocol.errors import UsageError
 
 CONNECTIONS_LIMIT = 256
-_GRACE_S = 3  # for answers that are being written when the process is told to end
+_GRACE_S = 1  # for answers that are being written when the process is told to end
 _BACKLOG = 128
 
 

@@ -300,6 +300,7 @@ def _choose_without(package: ModelPackage, directory: Path, blocked: set[str]) -
     return subprocess.run(
         [sys.executable, "-c", code, str(package.directory)],
         env=os.environ | {"PYTHONPATH": str(directory)},
+        check=False,
         capture_output=True,
         text=True,
         timeout=60,

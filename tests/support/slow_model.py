@@ -11,12 +11,12 @@ from nightshift.protocol.manifest import ModelDimensions
 
 DIMENSIONS = ModelDimensions(
     family="llama",
-    layers=4,
-    hidden=256,
-    ffn=768,
+    layers=6,
+    hidden=384,
+    ffn=1024,
     heads=8,
     kv_heads=4,
-    head_dim=32,
+    head_dim=48,
     vocabulary=512,
     context=8192,
     rope_theta=10_000.0,
