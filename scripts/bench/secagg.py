@@ -108,6 +108,7 @@ def play_devices(pipe: multiprocessing.connection.Connection, devices: int, leng
         for bundle, share in zip(bundles, contribution.shares, strict=True):
             bundle.append(ShareForMember(entry, key.public_key(), share.sealed, share.signature))
         pipe.send((sender, _public(key), contribution))
+        pipe.recv()  # one side works at a time: two busy hyperthreads would slow each other
     set_hash = pipe.recv()
     answers, answering = [], []
     for member, private, key, bundle in zip(members, privates, member_keys, bundles, strict=True):
@@ -164,6 +165,7 @@ def run_ours(devices: int, length: int, bits: int) -> dict[str, float]:
         running.add(contribution.ciphertext)
         cpu_s += time.process_time() - before
         entries.append(entry)
+        here.send("next")
     before = time.process_time()
     frozen = set_hash(plan_hash, entries)
     cpu_s += time.process_time() - before

@@ -96,20 +96,22 @@ class Encoding:
         out = np.empty(len(values), dtype=np.uint64)
         stream = stretch(randomness)
         scale = np.float32((1 << _FRACTION_BITS) / self.step)
-        limit = np.float32(self.clip)
+        limit = np.float32(self.largest << _FRACTION_BITS)  # below 2^31 with room for the fraction
         for start in range(0, len(values), _CHUNK):
             part = values[start : start + _CHUNK].astype(np.float32, copy=False)
             if not np.isfinite(part).all():
                 raise UsageError(
                     "a vector to encode holds NaN or infinity; the training step that made it must be dropped"
                 )
-            fractions = np.rint(np.clip(part, -limit, limit) * scale).astype(np.int64)
+            # Clipped before it is scaled, so that nothing overflows, and after, because float32 rounds.
+            scaled = np.clip(part, -self.clip, self.clip, dtype=np.float32)
+            scaled *= scale
+            np.clip(scaled, -limit, limit, out=scaled)
+            fractions = np.rint(scaled, out=scaled).astype(np.int32)
             fractions += stream.take(2 * len(part)).view("<u2")
             fractions >>= _FRACTION_BITS
-            # float32 may round a value at the clip up to the next step: clamp the integers as well.
-            np.clip(fractions, -self.largest, self.largest, out=fractions)
             fractions += self.offset
-            out[start : start + _CHUNK] = fractions.view(np.uint64)
+            out[start : start + _CHUNK] = fractions
         return out
 
     def decode_sum(self, opened: npt.NDArray[np.uint64], contributors: int) -> npt.NDArray[np.float64]:

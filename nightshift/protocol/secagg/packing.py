@@ -14,7 +14,6 @@ spends its time.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
@@ -52,18 +51,15 @@ class Plane:
         plane = packed[:, self.offset_bytes : self.offset_bytes + self.size_bytes]
         return plane.view(_WORDS.get(self.width, "u1"))
 
-    def parts(self, packed: npt.NDArray[np.uint8]) -> Iterator[tuple[slice, npt.NDArray[np.unsignedinteger]]]:
-        """Yield (coefficients, their parts), unsigned and unshifted."""
+    def parts(self, packed: npt.NDArray[np.uint8]) -> npt.NDArray[np.unsignedinteger]:
+        """The coefficients' parts inside packed polynomials, unshifted: unsigned [P, N]."""
         words = self.words(packed)
         if self.width >= 8:
-            yield slice(None), words
-            return
-        mask = np.uint8((1 << self.width) - 1)
-        for field in range(8 // self.width):
-            first = field * self.size_bytes
-            part = np.right_shift(words, np.uint8(field * self.width))
-            part &= mask
-            yield slice(first, first + self.size_bytes), part
+            return words
+        shifts = np.arange(0, 8, self.width, dtype=np.uint8)[:, None]
+        parts = words[:, None, :] >> shifts
+        parts &= np.uint8((1 << self.width) - 1)
+        return parts.reshape(len(packed), RING_DIMENSION)
 
 
 @cache
@@ -117,8 +113,7 @@ def unpack(packed: bytes | memoryview, bits: int) -> npt.NDArray[np.uint64]:
     rows = as_polynomials(packed, bits)
     out = np.zeros((len(rows), RING_DIMENSION), dtype=np.uint64)
     for plane in planes(bits):
-        for where, part in plane.parts(rows):
-            out[:, where] |= part.astype(np.uint64) << np.uint64(plane.shift)
+        out |= plane.parts(rows).astype(np.uint64) << np.uint64(plane.shift)
     return out
 
 

@@ -98,11 +98,12 @@ def _walsh_hadamard(values: npt.NDArray[Float]) -> npt.NDArray[Float]:
     """
     exponent = len(values).bit_length() - 1
     stride = 1
+    spare: npt.NDArray[Float] | None = None
     while exponent:
         bits = -(-exponent // -(-exponent // _LARGEST_RADIX_BITS))
         radix = 1 << bits
         matrix = _hadamard(bits).astype(values.dtype)
-        out = np.empty_like(values)
+        out = np.empty_like(values) if spare is None else spare
         if stride == 1:
             rows = min(_COLUMNS, len(values) // radix)
             np.matmul(values.reshape(-1, rows, radix), matrix, out=out.reshape(-1, rows, radix))
@@ -110,6 +111,8 @@ def _walsh_hadamard(values: npt.NDArray[Float]) -> npt.NDArray[Float]:
             shape = (-1, radix, max(1, stride // _COLUMNS), min(stride, _COLUMNS))
             axes = (0, 2, 1, 3)
             np.matmul(matrix, values.reshape(shape).transpose(axes), out=out.reshape(shape).transpose(axes))
+        # The argument is not overwritten; after the first step two buffers take turns.
+        spare = values if stride > 1 else None
         values = out
         stride *= radix
         exponent -= bits

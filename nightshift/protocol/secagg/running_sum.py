@@ -151,9 +151,7 @@ class RunningSum:
         for first in range(0, len(rows), _CHUNK):
             chunk = rows[first : first + _CHUNK]
             for plane, total in zip(packing.planes(bits), self._sums, strict=True):
-                into = total[first : first + _CHUNK]
-                for where, part in plane.parts(chunk):
-                    into[:, where] += part
+                total[first : first + _CHUNK] += plane.parts(chunk)
 
 
 assert MAX_DEVICES * (2**16 - 1) < 2**32, "a 16-bit part would overflow its accumulator"
