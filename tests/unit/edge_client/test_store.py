@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -15,10 +14,10 @@ from edge_client.home import Home
 from edge_client.store import Store, open_store
 from edge_client.store.adapters import StoredAdapter
 from edge_client.store.answers import StoredAnswer
-from edge_client.store.contributions import TRANSITIONS, Event, State, StoredContribution
-from edge_client.store.database import Database
+from edge_client.store.contributions import TRANSITIONS, Event, State
 from edge_client.store.prekeys import StoredPrekey
 from nightshift.protocol.errors import EquivocationError, IncompatibleError, ResourceError
+from tests.support.contributions import contribution
 
 NOW = 1_800_000_000
 
@@ -40,26 +39,6 @@ def prekey(serial: int, *, not_after: int = NOW + 1000) -> StoredPrekey:
 
 def answer_for(cohort: bytes, plan: bytes) -> StoredAnswer:
     return StoredAnswer(cohort, plan, b"s" * 32, b"the answer's bytes", NOW + 500, None)
-
-
-def contribution(**changes: object) -> StoredContribution:
-    made = StoredContribution(
-        cohort_id=os.urandom(32),
-        plan_hash=os.urandom(32),
-        task="commands",
-        round=1,
-        parent_release=b"p" * 32,
-        parent_adapter_sha256=b"a" * 32,
-        state=State.PREPARED,
-        body_sha256=b"b" * 32,
-        body_size_bytes=10,
-        examples=5,
-        n_min=3,
-        upload_deadline_unix_s=NOW + 100,
-        latest_prekey_expiry_unix_s=NOW + 1000,
-        created_at_unix_s=NOW,
-    )
-    return replace(made, **changes)  # type: ignore[arg-type]
 
 
 def test_a_prekey_answers_only_for_the_first_plan_that_names_it(store: Store) -> None:
@@ -267,9 +246,8 @@ def test_a_full_disk_is_said_to_be_one(home: Home) -> None:
         (pages,) = store.database.row("PRAGMA page_count")
         store.database.rows(f"PRAGMA max_page_count = {pages}")
         with pytest.raises(ResourceError, match="free space"):
-            for serial in range(1, 1000):
-                store.prekeys.add([prekey(serial)])
-        assert isinstance(store.database, Database)
+            store.prekeys.add([prekey(serial) for serial in range(1, 1000)])
+        assert store.prekeys.count() == 0
     with open_store(home) as store:
         assert store.database.lost_at_unix_s is None
 
