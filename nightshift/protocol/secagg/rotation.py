@@ -26,6 +26,7 @@ from nightshift.protocol.secagg.keystream import KEY_BYTES, Keystream
 SEED_BYTES = KEY_BYTES
 CLIP_SIGMAS = 6.0
 _LARGEST_RADIX_BITS = 5
+_CHUNK = 1 << 15
 _COLUMNS = 256
 """Columns of one small matrix product: too small for BLAS to start threads, which would cost more than they save."""
 
@@ -57,24 +58,27 @@ def rotate(values: npt.NDArray[Float], seed: bytes) -> npt.NDArray[Float]:
         values: D >= 1 values.
         seed: 32 bytes.
     """
-    first, second = _signs(len(values), seed)
+    first, second = _sign_bits(len(values), seed)
     window = _window(len(values))
-    out = values * first.astype(values.dtype)
+    out = values.copy()
+    _apply_signs(out, first)
     out[:window] = _walsh_hadamard(out[:window])
     if window < len(values):
-        out[-window:] = _walsh_hadamard(out[-window:] * second.astype(values.dtype))
+        _apply_signs(out[-window:], second)
+        out[-window:] = _walsh_hadamard(out[-window:])
     return out
 
 
 def rotate_back(values: npt.NDArray[Float], seed: bytes) -> npt.NDArray[Float]:
     """Undo `rotate`."""
-    first, second = _signs(len(values), seed)
+    first, second = _sign_bits(len(values), seed)
     window = _window(len(values))
     out = values.copy()
     if window < len(values):
-        out[-window:] = _walsh_hadamard(out[-window:]) * second.astype(values.dtype)
+        out[-window:] = _walsh_hadamard(out[-window:])
+        _apply_signs(out[-window:], second)
     out[:window] = _walsh_hadamard(out[:window])
-    out *= first.astype(values.dtype)
+    _apply_signs(out, first)
     return out
 
 
@@ -82,13 +86,21 @@ def _window(length: int) -> int:
     return 1 << (length.bit_length() - 1)
 
 
-def _signs(length: int, seed: bytes) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int8]]:
-    """Signs +-1 from the seed's keystream, one bit each, lowest first: int8[D] and int8[m], each from a whole byte."""
+def _sign_bits(length: int, seed: bytes) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    """The seed's keystream: one bit for each of D signs, then, from a whole byte on, for each of m; lowest first."""
     stream = Keystream(seed)
-    sizes = (length, _window(length))
-    bits = (np.unpackbits(stream.take(-(-size // 8)), count=size, bitorder="little") for size in sizes)
-    first, second = (1 - 2 * part.astype(np.int8) for part in bits)
-    return first, second
+    return stream.take(-(-length // 8)), stream.take(-(-_window(length) // 8))
+
+
+def _apply_signs(values: npt.NDArray[Float], bits: npt.NDArray[np.uint8]) -> None:
+    """Negate, in place, the values whose bit is 1. In chunks that stay in cache."""
+    for start in range(0, len(values), _CHUNK):
+        part = values[start : start + _CHUNK]
+        ones = np.unpackbits(bits[start // 8 : (start + _CHUNK) // 8], count=len(part), bitorder="little")
+        signs = ones.astype(values.dtype)
+        signs *= -2
+        signs += 1
+        part *= signs
 
 
 def _walsh_hadamard(values: npt.NDArray[Float]) -> npt.NDArray[Float]:

@@ -46,12 +46,11 @@ def seal_info(plan_hash: bytes, sender: DeviceId, member: DeviceId) -> bytes:
 
 
 def seal(share: bytes, prekey: bytes, info: bytes) -> bytes:
-    """Seal to a prekey: encapsulated key ‖ ciphertext ‖ tag. The library draws the ephemeral key.
+    """Seal to a prekey that `load_prekey` accepted: encapsulated key ‖ ciphertext ‖ tag.
 
-    Raises:
-        MalformedError: the prekey is no usable X25519 key.
+    The library draws the ephemeral key.
     """
-    return _SUITE.encrypt(share, load_prekey(prekey), info=info)
+    return _SUITE.encrypt(share, X25519PublicKey.from_public_bytes(prekey), info=info)
 
 
 def open_sealed(sealed: bytes, prekey_private: bytes, info: bytes, parameters: CohortParameters) -> bytes:
