@@ -75,7 +75,14 @@ class ServeProcess:
 
     def __init__(self, home: Home, **environment: str) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-c", "from coordinator.cli.main import main; main()", "--data", str(home.directory), "serve"],
+            [
+                sys.executable,
+                "-c",
+                "from coordinator.cli.main import main; main()",
+                "--data",
+                str(home.directory),
+                "serve",
+            ],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
