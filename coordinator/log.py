@@ -17,6 +17,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from coordinator.storage.rows import LogEntryRow
+from nightshift.protocol.errors import LogInconsistentError
 from nightshift.protocol.log import MerkleTree, checkpoint_body, leaf_hash, make_entry, sign_checkpoint
 from nightshift.v1 import log_pb2
 
@@ -123,8 +124,6 @@ def verify_rows(session: Session) -> tuple[int, bytes]:
     Raises:
         LogInconsistentError: an entry is missing or was altered.
     """
-    from nightshift.protocol.errors import LogInconsistentError
-
     tree = MerkleTree()
     for row in session.scalars(select(LogEntryRow).order_by(LogEntryRow.position)):
         if row.position != tree.size or leaf_hash(row.entry) != row.leaf_hash:

@@ -19,6 +19,7 @@ from coordinator.aggregation.documents import contribution_size_bytes, document_
 from coordinator.aggregation.folding import count
 from coordinator.deployment import Deployment
 from coordinator.diagnostics import log, short
+from coordinator.enrolment.devices import certified_at
 from coordinator.rounds.pool import spent_parent
 from coordinator.storage.rows import Cohort, CohortState, Contribution, ContributionState, Device, UploadPart
 from nightshift.host.failpoints import failpoint
@@ -80,6 +81,8 @@ def announce(
             raise MalformedError(
                 f"a contribution to this cohort has {expected_bytes} bytes, {size_bytes} were announced"
             )
+        if not certified_at(device, deployment.authority.root, cohort.created_unix_s):
+            raise StateConflictError("this device was certified after the plan was logged; check in for the next round")
         if spent_parent(session, device.device_id, cohort.parent_release, now_unix_s):
             raise StateConflictError("this device has contributed to this parent release in another cohort")
         if cohort.counted >= cohort.n_max:

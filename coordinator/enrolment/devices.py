@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
+from cryptography import x509
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
@@ -92,6 +93,19 @@ def require_enrolled(session: Session, identity: DeviceId) -> Device:
     if device.state is DeviceState.REVOKED:
         raise RevokedError("the device was revoked by the operator; make a new key (leave, then join again)")
     return device
+
+
+def certified_at(device: Device, root: x509.Certificate, unix_s: int) -> bool:
+    """Whether the device's certificate was valid at a time.
+
+    Committee members judge every contributor's certificate at the time at
+    which the plan was logged, and refuse the whole set for one that was not.
+    """
+    try:
+        verify_device_certificate(device.certificate, root, unix_s)
+    except RevokedError:
+        return False
+    return True
 
 
 def find_device(session: Session, prefix: str) -> Device:

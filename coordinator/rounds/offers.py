@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
+from cryptography import x509
 from sqlalchemy import and_, select
 from sqlalchemy.orm import Session
 
+from coordinator.enrolment.devices import certified_at
 from coordinator.log import LogSnapshot
 from coordinator.rounds.pool import spent_parent
 from coordinator.rounds.transitions import unfinished
@@ -20,8 +21,6 @@ from coordinator.storage.rows import (
     ContributionState,
     Device,
 )
-from nightshift.protocol.certificates import load_certificate
-from nightshift.protocol.plan import PlanDocument
 from nightshift.v1 import device_pb2, log_pb2
 
 VOIDS_KEPT_S = 30 * 86_400
@@ -47,14 +46,12 @@ def duties(session: Session, device: Device) -> list[bytes]:
     return list(session.scalars(rows.order_by(Cohort.answer_deadline_unix_s)))
 
 
-def cohort_for(session: Session, device: Device, now_unix_s: int) -> Cohort | None:
+def cohort_for(session: Session, device: Device, root: x509.Certificate, now_unix_s: int) -> Cohort | None:
     """The open cohort that this device should contribute to, if there is one."""
-    valid_from = load_certificate(device.certificate).not_valid_before_utc
     for cohort in unfinished(session):
         if cohort.state is not CohortState.OPEN or now_unix_s > cohort.upload_deadline_unix_s:
             continue
-        # Members judge a contributor's certificate at the time the plan was logged.
-        if valid_from > datetime.fromtimestamp(cohort.created_unix_s, UTC):
+        if not certified_at(device, root, cohort.created_unix_s):
             continue
         mine = session.get(Contribution, (cohort.cohort_id, device.device_id))
         if mine is not None and mine.state is ContributionState.COUNTED:
@@ -68,14 +65,16 @@ def cohort_for(session: Session, device: Device, now_unix_s: int) -> Cohort | No
 
 
 def plan_offer(session: Session, snapshot: LogSnapshot, cohort: Cohort) -> device_pb2.PlanOffer:
-    """A cohort's plan with what proves it: logged, drawn from a logged pool, seeded by the log before it."""
-    seed_size = PlanDocument.parse(cohort.plan).seed_log_size
+    """A cohort's plan with what proves it: logged, drawn from a logged pool, seeded by the log before it.
+
+    The pool is the entry before the plan, and the seed is the log of exactly the size at which the plan stands.
+    """
     return device_pb2.PlanOffer(
         plan=cohort.plan,
         signature=cohort.plan_signature,
         plan_proof=snapshot.proof(session, cohort.plan_position),
         pool_proof=snapshot.proof(session, cohort.plan_position - 1),
-        seed_path=snapshot.consistency_path(seed_size),
+        seed_path=snapshot.consistency_path(cohort.plan_position),
     )
 
 

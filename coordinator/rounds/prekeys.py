@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from coordinator.storage.rows import Device, PrekeyRow
 from nightshift.protocol.certificates import load_certificate
 from nightshift.protocol.errors import MalformedError, StateConflictError
+from nightshift.protocol.identity import DeviceId
 from nightshift.protocol.plan import prekey_from_proto
 from nightshift.protocol.secagg import prekeys
 from nightshift.protocol.secagg.prekeys import SignedPrekey
@@ -100,8 +101,6 @@ def unspent(session: Session, device: Device, now_unix_s: int) -> int:
 
 def signed(row: PrekeyRow) -> SignedPrekey:
     """A prekey as its device signed it."""
-    from nightshift.protocol.identity import DeviceId
-
     return SignedPrekey(
         device_id=DeviceId(row.device_id),
         serial=row.serial,

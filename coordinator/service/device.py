@@ -65,7 +65,7 @@ class DeviceServicer(device_pb2_grpc.DeviceServiceServicer):
         with deployment.database.reading() as session:
             snapshot = deployment.log.snapshot(session)
             duties = offers.duties(session, device)
-            cohort = None if request.no_plan else offers.cohort_for(session, device, now)
+            cohort = None if request.no_plan else offers.cohort_for(session, device, deployment.authority.root, now)
             releases = {
                 row.release_id: row
                 for row in (publication.newest_release(session, task.name) for task in list_tasks(session))

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from coordinator.aggregation import uploads
+from coordinator.aggregation.documents import contribution_size_bytes, document_of
 from coordinator.deployment import Deployment
 from coordinator.rounds.offers import cohort_for
 from coordinator.rounds.plans import open_round
@@ -201,11 +203,25 @@ def test_a_device_certified_after_the_plan_was_logged_waits_for_the_next(
     # Asked of the core, because TLS knows only the real time, by which the certificate is not yet valid.
     with served.database.reading() as session:
         offered = {
-            device.device_id: cohort_for(session, session.get_one(Device, device.device_id), now_unix_s())
+            device.device_id: cohort_for(session, row, served.authority.root, now_unix_s())
             for device in (late, devices[0])
+            if (row := session.get_one(Device, device.device_id))
         }
+        row = session.get_one(Device, late.device_id)
+    cohort = offered[devices[0].device_id]
+    assert cohort is not None
     assert offered[late.device_id] is None
-    assert offered[devices[0].device_id] is not None
+    # One such contributor would spoil the set for all: it is refused even if it does not wait for an offer.
+    with pytest.raises(StateConflictError, match="certified after"):
+        uploads.announce(
+            served,
+            row,
+            cohort_id=cohort.cohort_id,
+            plan_hash=cohort.plan_hash,
+            size_bytes=contribution_size_bytes(document_of(cohort)),
+            sha256=bytes(32),
+            now_unix_s=now_unix_s(),
+        )
 
 
 def test_versions_that_do_not_meet_are_refused(join: Join) -> None:
