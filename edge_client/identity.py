@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from edge_client.home import Home
 from nightshift.host.files import read_private, write_atomic
-from nightshift.protocol.errors import NotJoinedError, RevokedError, UsageError
+from nightshift.protocol.errors import DeclinedError, NotJoinedError, RevokedError, UsageError
 from nightshift.protocol.identity import DeviceId, device_id, sign
 
 _VERSION = 1
@@ -153,15 +153,20 @@ def require_joined(home: Home) -> tuple[Identity, Membership]:
 
 
 def require_valid_period(not_before_unix_s: int, not_after_unix_s: int, now_unix_s: int) -> None:
-    """Refuse to connect with an expired certificate.
+    """Refuse to connect with a clock that cannot be right, or with an expired certificate.
 
     Raises:
-        RevokedError: the certificate is not valid at this time.
+        DeclinedError: the clock shows a time before this device joined.
+        RevokedError: the certificate has expired.
     """
-    if now_unix_s > not_after_unix_s or now_unix_s < not_before_unix_s:
+    if now_unix_s < not_before_unix_s:
+        raise DeclinedError(
+            "not now: this device's clock shows a time before it joined; set the clock, or wait until it is in step"
+        )
+    if now_unix_s > not_after_unix_s:
         raise RevokedError(
-            "this device's certificate is not valid at the time its clock shows; "
-            "if the clock is right, ask for a new token and run: edge-client join TOKEN"
+            "this device's certificate has expired by the time that its clock shows; if the clock is right, "
+            "ask for a new token and run: edge-client join TOKEN"
         )
 
 

@@ -115,7 +115,7 @@ def train(job: Job, limits: TrainingLimits, *, on_step: OnStep = tell_nobody) ->
             raise DeclinedError(f"training brought nothing that can be used: {error}") from error
         else:
             failpoint("device.training.done")
-            return _complete(result, job.settings.steps)
+            return check_complete(result, job.settings.steps)
     raise AssertionError("the last attempt returns or raises")
 
 
@@ -152,7 +152,7 @@ def _smaller(request: ChildRequest) -> ChildRequest:
     return replace(request, settings=settings, runtime=replace(request.runtime, recompute=True))
 
 
-def _complete(result: ChildResult, steps: int) -> ChildResult:
+def check_complete(result: ChildResult, steps: int) -> ChildResult:
     """Refuse what was cut short, and what rests on too little text.
 
     Raises:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
+from edge_client.adapters_in_use import forget_unused_files
 from edge_client.agent import local_training, uploads
 from edge_client.agent.report import PassReport
 from edge_client.agent.session import Session
@@ -142,6 +143,7 @@ class _Pass:
     def _left_over_uploads(self) -> None:
         store = self._session.store
         uploads.forget_finished_files(self._session.home, store)
+        forget_unused_files(self._session.home, store)
         for contribution in store.contributions.unfinished():
             self._attempt(partial(self._send, contribution))
 

@@ -21,7 +21,7 @@ from edge_client.identity import (
     require_valid_period,
     save_membership,
 )
-from nightshift.protocol.errors import NotJoinedError, RevokedError, UsageError
+from nightshift.protocol.errors import DeclinedError, NotJoinedError, RevokedError, UsageError
 
 MEMBERSHIP = Membership(b"certificate", b"root", b"signing", "a:1", "a:2", "origin/log", "küche", 1_800_000_000)
 
@@ -92,11 +92,13 @@ def test_a_key_alone_is_not_joined(home: Home) -> None:
         require_joined(home)
 
 
-def test_an_expired_certificate_is_not_used() -> None:
-    require_valid_period(10, 20, 15)
-    for now in (9, 21):
-        with pytest.raises(RevokedError, match="clock"):
-            require_valid_period(10, 20, now)
+def test_an_expired_certificate_is_not_used_and_neither_is_a_clock_before_it() -> None:
+    for now in (10, 15, 20):
+        require_valid_period(10, 20, now)
+    with pytest.raises(RevokedError, match="expired"):
+        require_valid_period(10, 20, 21)
+    with pytest.raises(DeclinedError, match="set the clock"):
+        require_valid_period(10, 20, 9)
 
 
 def test_an_id_is_shown_whole_in_groups_of_four() -> None:
