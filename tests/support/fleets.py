@@ -197,10 +197,10 @@ def wait_until(condition: Callable[[], bool], *, limit_s: float = 60.0) -> None:
         time.sleep(0.1)
 
 
-def write_commands(path: Path, *, first: int, rows: int = ROWS_PER_DEVICE) -> None:
+def write_commands(path: Path, *, first: int, rows: int = ROWS_PER_DEVICE, marked: str = "") -> None:
     """Private text of one device: real home-assistant commands with their scenarios."""
     records = [json.loads(line) for line in COMMANDS.read_text("utf-8").splitlines()[first : first + rows]]
-    pairs = [{"prompt": record["text"], "completion": record["scenario"]} for record in records]
+    pairs = [{"prompt": marked + record["text"], "completion": record["scenario"]} for record in records]
     path.write_text("".join(json.dumps(pair) + "\n" for pair in pairs), "utf-8")
 
 
@@ -213,6 +213,17 @@ def set_up(directory: Path, package: Path, *, devices: int, n_min: int) -> Fleet
         devices: how many join.
         n_min: fewest contributors of a round.
     """
+    fleet, token = found(directory, package, devices=devices, n_min=n_min)
+    with fleet.serving():
+        for number in range(1, devices + 1):
+            device = Device(directory / f"device{number}", fleet.coordinator.environment)
+            join(device, token, first=ROWS_PER_DEVICE * number)
+            device.command("model", "pull", TASK)
+    return Fleet.at(directory)
+
+
+def found(directory: Path, package: Path, *, devices: int, n_min: int) -> tuple[Fleet, str]:
+    """A coordinator with a model and a task, no devices yet, and a token with which so many may join."""
     directory.mkdir(parents=True)
     environment = {clock.ENVIRONMENT_VARIABLE: str(directory / "clock")}
     coordinator = Coordinator.init(directory / "coordinator", environment)
@@ -220,24 +231,23 @@ def set_up(directory: Path, package: Path, *, devices: int, n_min: int) -> Fleet
     task = directory / "task.toml"
     task.write_text(task_toml(devices, n_min), "utf-8")
     coordinator.command("task", "create", "-f", str(task))
-    token = coordinator.command("token", "create", "--uses", str(devices), "--json").json["token"]
-    coordinator.serve()
-    try:
-        for number in range(1, devices + 1):
-            device = Device(directory / f"device{number}", environment)
-            join(device, token, first=ROWS_PER_DEVICE * number)
-            device.command("model", "pull", TASK)
-    finally:
-        coordinator.stop()
-    return Fleet.at(directory)
+    token: str = coordinator.command("token", "create", "--uses", str(devices), "--json").json["token"]
+    return Fleet.at(directory), token
 
 
-def join(device: Device, token: str, *, first: int) -> None:
-    """Make a home with private text, and join."""
+def join(device: Device, token: str, *, first: int, marked: str = "") -> None:
+    """Make a home with private text, and join.
+
+    Args:
+        device: its home does not exist yet.
+        token: to join with.
+        first: row of the commands with which its text begins.
+        marked: put before every command, to be looked for later.
+    """
     device.home.mkdir(mode=0o700)
     (device.home / "config.toml").write_text(DEVICE_CONFIG, "utf-8")
     text = device.home / "commands.jsonl"
-    write_commands(text, first=first)
+    write_commands(text, first=first, marked=marked)
     device.command("join", token, "--name", device.home.name)
     device.command("data", "add", str(text), "--format", "prompt")
 
@@ -253,15 +263,18 @@ class Snapshots:
         self._directory = directory
         self._made: set[str] = set()
 
+    def package(self) -> Path:
+        """The package of the model that every fleet learns with."""
+        target = self._directory / "package"
+        if not target.exists():
+            build_stories(target)
+        return target
+
     def joined(self, devices: int) -> Path:
         """Everybody joined; no round was opened yet."""
 
         def make(target: Path) -> None:
-            package = self._directory / "package"
-            if not package.exists():
-                build_stories(package)
-            # Six: five must be enough, so that one may stay away. Three: all must take part.
-            set_up(target, package, devices=devices, n_min=3)
+            set_up(target, self.package(), devices=devices, n_min=3)
 
         return self._kept(f"joined-{devices}", make)
 
