@@ -63,7 +63,8 @@ class LazyGroup(click.Group):
 @click.group(
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Example: edge-client join TOKEN, then edge-client data add notes.txt --format text, then edge-client run --now",
+    epilog="Example: edge-client join TOKEN, then edge-client data add notes.txt --format text, "
+    "then edge-client run --now",
 )
 @click.version_option(__version__, prog_name="edge-client")
 @home_option

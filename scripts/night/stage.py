@@ -41,8 +41,8 @@ class Recipe:
 
 RECIPES = {
     "dirichlet": Recipe(method="alternate", steps=60, learning_rate=5e-3, value_clip=0.5),
-    # Devices that share no scenario pull apart: smaller steps, and A stays where it is.
-    "scenario": Recipe(method="ffa", steps=60, learning_rate=3e-3, value_clip=0.5),
+    # Devices that share no scenario pull apart less while A stays where it is.
+    "scenario": Recipe(method="ffa", steps=60, learning_rate=5e-3, value_clip=0.5),
 }
 
 

@@ -205,9 +205,7 @@ def _parse_layout(text: object) -> AdapterLayout:
     if not isinstance(record, dict) or set(record) != {"alpha", "layers", "rank", "targets"}:
         raise FormatError("the adapter layout in the metadata must have alpha, layers, rank and targets")
     targets = record["targets"]
-    if not isinstance(targets, list) or not all(
-        isinstance(item, list) and len(item) == 3 for item in targets
-    ):
+    if not isinstance(targets, list) or not all(isinstance(item, list) and len(item) == 3 for item in targets):
         raise FormatError("the targets in the metadata must be [name, in_features, out_features]")
     if not all(isinstance(item[0], str) for item in targets):
         raise FormatError("the names of the targets in the metadata must be strings")

@@ -36,9 +36,7 @@ _TENSOR_NAMES = {
 }
 
 
-def to_gguf(
-    tensors: Tensors, layout: AdapterLayout, *, architecture: str, heads: int, kv_heads: int
-) -> bytes:
+def to_gguf(tensors: Tensors, layout: AdapterLayout, *, architecture: str, heads: int, kv_heads: int) -> bytes:
     """Writes a complete adapter as GGUF.
 
     Args:

@@ -120,8 +120,7 @@ class AdapterLayout:
         names = [target.name for target in self.targets]
         if names != [name for name in PROJECTIONS if name in names] or not names:
             raise LayoutError(
-                f"targets must be a non-empty selection of {', '.join(PROJECTIONS)} in that order, "
-                f"got {names[:8]!r}"
+                f"targets must be a non-empty selection of {', '.join(PROJECTIONS)} in that order, got {names[:8]!r}"
             )
         for target in self.targets:
             _check_integer(f"{target.name}.in_features", target.in_features, MAX_FEATURES)
@@ -220,9 +219,7 @@ class AdapterLayout:
         for name, shape in shapes.items():
             tensor = tensors[name]
             if tensor.dtype != np.float32 or tensor.shape != shape:
-                raise FormatError(
-                    f"{name} must be float32 {list(shape)}, got {tensor.dtype} {list(tensor.shape)}"
-                )
+                raise FormatError(f"{name} must be float32 {list(shape)}, got {tensor.dtype} {list(tensor.shape)}")
             if not np.isfinite(tensor).all():
                 raise FormatError(f"{name} has values that are not finite")
 
@@ -266,9 +263,7 @@ class AdapterLayout:
         """
         return self.to_vector(after, side) - self.to_vector(before, side)
 
-    def with_delta(
-        self, before: Tensors, delta: NDArray[np.float32], side: Side
-    ) -> dict[str, NDArray[np.float32]]:
+    def with_delta(self, before: Tensors, delta: NDArray[np.float32], side: Side) -> dict[str, NDArray[np.float32]]:
         """Returns a new complete adapter: `before` with `delta` added to one side.
 
         Raises:

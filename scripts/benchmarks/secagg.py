@@ -25,6 +25,7 @@ import subprocess
 import sys
 import time
 import venv
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,7 +42,7 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THRE
 COMMITTEE = 10
 SCALE = 1e-2
 FLOWER = "flwr==1.42.0"
-PEER_SCRIPT = Path(__file__).with_name("secagg_flwr.py")
+PEER_SCRIPT = Path(__file__).parent / "peers" / "secagg_flwr.py"
 METRICS = {"loss": 1.23, "tokens": 1000.0}
 FIGURES = ("device_cpu_s", "coordinator_cpu_s", "bytes_per_value", "coordinator_rss_mb", "rms_error")
 
@@ -78,7 +79,7 @@ def play_devices(pipe: multiprocessing.connection.Connection, devices: int, leng
             serial=index,
             epoch=1,
             not_after=2**31,
-            sign=lambda message, key=key: sign(key, message),
+            sign=partial(sign, key),
             randomness=os.urandom,
         )
         members.append(MemberKey(index=index, device_id=prekey.device_id, prekey=prekey.public))
@@ -100,7 +101,7 @@ def play_devices(pipe: multiprocessing.connection.Connection, devices: int, leng
             sender=sender,
             members=members,
             values=values,
-            sign=lambda message, key=key: sign(key, message),
+            sign=partial(sign, key),
             randomness=os.urandom,
         )
         seconds.append(time.process_time() - before)
@@ -122,7 +123,7 @@ def play_devices(pipe: multiprocessing.connection.Connection, devices: int, leng
                 member=member.device_id,
                 prekey_private=private,
                 shares=bundle,
-                sign=lambda message, key=key: sign(key, message),
+                sign=partial(sign, key),
             )
         )
         answering.append(time.process_time() - before)
@@ -226,7 +227,8 @@ def child(python: str, script: Path, arguments: list[str]) -> dict[str, float]:
     )
     if done.returncode:
         raise RuntimeError(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "no output")
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    figures: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
+    return figures
 
 
 def peer_python(home: Path) -> str:
