@@ -95,7 +95,7 @@ def _answer(
     )
     document = plan.document
     session.store.answers.see_cohort(cohort_id, plan.plan_hash, session.now_unix_s)
-    session.store.prekeys.bind(prekey.public_key, plan.plan_hash)
+    session.store.prekeys.bind(prekey.public_key, plan.plan_hash, until_unix_s=document.answer_deadline_unix_s)
     if session.now_unix_s > document.answer_deadline_unix_s:
         raise StateConflictError(f"the time to answer cohort {cohort_id.hex()[:16]} has passed; nothing was sent")
     settings = session.configuration.policy

@@ -55,7 +55,9 @@ def examine(session: Session, checked: CheckedIn, releases: Mapping[bytes, Verif
     session.store.answers.see_cohort(plan.document.cohort_id, plan.plan_hash, session.now_unix_s)
     for member in plan.document.committee:
         if member.prekey.device_id == session.identity.device_id:
-            session.store.prekeys.bind(member.prekey.public, plan.plan_hash)
+            session.store.prekeys.bind(
+                member.prekey.public, plan.plan_hash, until_unix_s=plan.document.answer_deadline_unix_s
+            )
     policy.check_plan(session.configuration.policy, plan.document)
     parent = _parent(plan, releases)
     if _contributed(session, plan, parent):

@@ -74,7 +74,9 @@ def run_pass(
     with exclusive_lock(home.lock_file):
         identity, membership = require_joined(home)
         cache = cache_directory(home, configuration.cache)
-        readings = [] if now else require(conditions(configuration.conditions, cache))
+        readings = (
+            [] if now else require(conditions(configuration.conditions, cache, joined_unix_s=membership.joined_unix_s))
+        )
         report = PassReport()
         report.notes += [f"{r.name}: unknown ({r.source})" for r in readings if r.verdict is Verdict.UNKNOWN]
         with open_store(home) as store:
@@ -83,6 +85,10 @@ def run_pass(
                 with connect(identity, membership) as connection:
                     session = Session(home, configuration, identity, membership, store, connection, report.notes)
                     _Pass(session, report, watcher or Watcher(), dry_run=dry_run).run()
+            except Exception as error:
+                # Not a problem of a step but a defect of this program: `status` must not call it a success.
+                report.add_problem(NightshiftError(f"stopped by an unexpected {type(error).__name__}"))
+                raise
             finally:
                 moment = store.database.number("next_check_in")
                 report.next_check_in = None if moment is None else readable_time(moment)
@@ -111,7 +117,9 @@ class _Pass:
         if checked is None:
             return
         self._duties(checked)
-        if checked.response.releases or checked.response.HasField("plan"):
+        from edge_client.agent.releases import nothing_new
+
+        if checked.response.HasField("plan") or not nothing_new(self._session, checked.response):
             releases = self._attempt(partial(self._verify_releases, checked))
             if releases is not None:
                 self._adopt(releases)
@@ -186,10 +194,13 @@ class _Pass:
             self._attempt(partial(self._adopt_one, release))
 
     def _adopt_one(self, release: VerifiedRelease) -> None:
-        from edge_client.agent.releases import adopt, check_order
+        from edge_client.agent.releases import adopt, check_order, file_is_missing, obtain_adapter
 
         name = f"{release.document.task}/{release.document.number}"
         if not check_order(self._session, release):
+            if file_is_missing(self._session, name) and not self._dry_run:
+                obtain_adapter(self._session, release)
+                self._session.notes.append(f"the file of adapter {name} was gone and has been fetched again")
             return
         if self._dry_run:
             self._report.would.append(f"would adopt {name}")

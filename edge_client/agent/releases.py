@@ -40,6 +40,32 @@ def verify_offers(
     return {release.release_id: release for release in verified}
 
 
+def nothing_new(session: Session, response: device_pb2.CheckInResponse) -> bool:
+    """Whether every release offered is one that was verified before and is complete on this disk.
+
+    A pass with nothing to do asks only this: it needs neither signatures nor numpy.
+    """
+    from nightshift.protocol.domains import Domain, digest
+
+    adapters = session.store.adapters
+    offered: dict[str, int] = {}
+    for offer in response.releases:
+        seen = adapters.find_release(digest(Domain.RELEASE_ID, offer.release))
+        if seen is None:
+            return False
+        task, number = seen
+        offered[task] = max(number, offered.get(task, -1))
+    return all(adapters.newest_release(task) == number for task, number in offered.items()) and not any(
+        file_is_missing(session, f"{task}/{number}") for task, number in offered.items()
+    )
+
+
+def file_is_missing(session: Session, name: str) -> bool:
+    """Whether an adopted release's file has gone from this disk."""
+    stored = session.store.adapters.find(name)
+    return stored is not None and not adapter_file(session.home, stored.sha256).exists()
+
+
 def newest_by_task(session: Session, releases: Mapping[bytes, VerifiedRelease]) -> list[VerifiedRelease]:
     """The newest release of each task in which the owner takes part."""
     newest: dict[str, VerifiedRelease] = {}
@@ -64,12 +90,12 @@ def check_order(session: Session, release: VerifiedRelease) -> bool:
     known = session.store.adapters.release_id_of(document.task, document.number)
     if known is not None and known != release.release_id:
         raise EquivocationError(f"release {document.number} of task {document.task!r} was shown in two versions")
-    if seen is not None and document.number < seen[0]:
+    if seen is not None and document.number < seen:
         raise VerificationError(
-            f"the newest release of task {document.task!r} is said to be {document.number}, but {seen[0]} was seen "
+            f"the newest release of task {document.task!r} is said to be {document.number}, but {seen} was seen "
             "before; the one in use stays"
         )
-    return seen is None or document.number > seen[0]
+    return seen is None or document.number > seen
 
 
 def adopt(session: Session, release: VerifiedRelease) -> StoredAdapter:

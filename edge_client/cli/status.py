@@ -30,7 +30,8 @@ def status(call: Call) -> None:
         health = "not joined; ask an operator for a token and run: edge-client join TOKEN"
         call.emit({"health": health, "joined": False}, health)
         return
-    found = conditions(configuration.conditions, cache_directory(call.home, configuration.cache))
+    cache = cache_directory(call.home, configuration.cache)
+    found = conditions(configuration.conditions, cache, joined_unix_s=membership.joined_unix_s)
     readings = [condition.read() for condition in found]
     with open_store(call.home) as store:
         facts = _facts(store)
@@ -55,6 +56,7 @@ def status(call: Call) -> None:
         f"last pass: {facts['last_pass'] or 'none'}",
         f"adapters in use: {', '.join(facts['adapters_in_use']) or 'none'}",
         f"contributions: {facts['contributions']}, answers as committee member: {facts['answers']}",
+        *(["DEBUG: what is encrypted is also kept in the clear"] if configuration.debug.keep_encoded_vector else []),
         *(f"SECURITY {event['time']}: {event['sentence']}" for event in facts["security_events"]),
     ]
     call.emit(value, "\n".join(lines))

@@ -12,6 +12,8 @@ import psutil
 
 from edge_client.conditions.reading import Condition, Reading, Verdict
 from edge_client.configuration import ConditionSettings
+from edge_client.ledger import readable_time
+from nightshift.host.clock import now_unix_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +83,31 @@ class FreeDisk:
         return Reading("disk", f"{free_mb} MiB free", source, Verdict.NO, reason)
 
 
-def conditions(settings: ConditionSettings, cache: Path) -> list[Condition]:
-    """The conditions of a pass."""
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """A clock that can be right: a board without a battery begins in 1970."""
+
+    joined_unix_s: int
+
+    def read(self) -> Reading:
+        """The clock against the moment at which this device joined."""
+        now = now_unix_s()
+        if now >= self.joined_unix_s:
+            return Reading("clock", readable_time(now), "system clock", Verdict.OK)
+        reason = "the clock shows a time before this device joined; set it, or wait until it is in step"
+        return Reading("clock", readable_time(now), "system clock", Verdict.NO, reason)
+
+
+def conditions(settings: ConditionSettings, cache: Path, *, joined_unix_s: int) -> list[Condition]:
+    """The conditions of a pass.
+
+    Args:
+        settings: the owner's.
+        cache: where models are fetched to.
+        joined_unix_s: a moment that is past for certain.
+    """
     return [
+        Clock(joined_unix_s),
         MainsPower(settings.require_mains_power),
         Load(settings.maximum_load),
         FreeDisk(cache, settings.minimum_free_disk_mb),

@@ -45,12 +45,15 @@ class Adapters:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def newest_release(self, task: str) -> tuple[int, bytes] | None:
-        """Number and id of the newest release of a task that was ever verified."""
-        row = self._database.row(
-            "SELECT number, release_id FROM releases WHERE task = ? ORDER BY number DESC LIMIT 1", (task,)
-        )
-        return None if row is None else (int(row["number"]), bytes(row["release_id"]))
+    def newest_release(self, task: str) -> int | None:
+        """Number of the newest release of a task that was ever verified."""
+        row = self._database.row("SELECT MAX(number) AS number FROM releases WHERE task = ?", (task,))
+        return None if row is None or row["number"] is None else int(row["number"])
+
+    def find_release(self, release_id: bytes) -> tuple[str, int] | None:
+        """Task and number of a release that was verified."""
+        row = self._database.row("SELECT task, number FROM releases WHERE release_id = ?", (release_id,))
+        return None if row is None else (row["task"], int(row["number"]))
 
     def release_id_of(self, task: str, number: int) -> bytes | None:
         """Id of one release, if it was seen."""

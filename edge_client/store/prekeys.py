@@ -87,8 +87,13 @@ class Prekeys:
         found = self._select("public_key = ?", public_key)
         return found[0] if found else None
 
-    def bind(self, public_key: bytes, plan_hash: bytes) -> StoredPrekey | None:
+    def bind(self, public_key: bytes, plan_hash: bytes, *, until_unix_s: int) -> StoredPrekey | None:
         """Bind a prekey to the first plan that names it.
+
+        Args:
+            public_key: 32 bytes.
+            plan_hash: 32 bytes, H.
+            until_unix_s: when the plan's answers end; the key is erased then.
 
         Returns:
             The prekey, or None if its private half is not here.
@@ -98,8 +103,9 @@ class Prekeys:
         """
         with self._database.transaction() as connection:
             connection.execute(
-                "UPDATE prekeys SET bound_plan_hash = ? WHERE public_key = ? AND bound_plan_hash IS NULL",
-                (plan_hash, public_key),
+                "UPDATE prekeys SET bound_plan_hash = ?, bound_until = ?"
+                " WHERE public_key = ? AND bound_plan_hash IS NULL",
+                (plan_hash, until_unix_s, public_key),
             )
         prekey = self.find(public_key)
         if prekey is not None and prekey.bound_plan_hash != plan_hash:
@@ -110,9 +116,11 @@ class Prekeys:
         return prekey
 
     def erase_expired(self, now_unix_s: int) -> int:
-        """Erase prekeys at their end; returns how many."""
+        """Erase prekeys at their end or at their cohort's; returns how many."""
         with self._database.transaction() as connection:
-            return connection.execute("DELETE FROM prekeys WHERE not_after <= ?", (now_unix_s,)).rowcount
+            return connection.execute(
+                "DELETE FROM prekeys WHERE not_after <= ?1 OR bound_until < ?1", (now_unix_s,)
+            ).rowcount
 
     def _select(self, condition: str, *parameters: object) -> list[StoredPrekey]:
         rows = self._database.rows(

@@ -16,6 +16,7 @@ CREATE TABLE prekeys (
     message BLOB NOT NULL,              -- the serialised, signed nightshift.v1.Prekey
     published INTEGER NOT NULL DEFAULT 0,
     bound_plan_hash BLOB,               -- the first H it was seen in; any other is refused
+    bound_until INTEGER,                -- when that plan's answers end, and the key with them
     PRIMARY KEY (epoch, serial)
 );
 

@@ -151,6 +151,17 @@ def test_a_personal_adapter_is_trained_used_and_never_sent(fleet: Fleet) -> None
     assert device.command("ledger", "--json").json == entries_before
 
 
+def test_an_adapter_file_that_is_gone_is_fetched_again(fleet: Fleet) -> None:
+    device = fleet.devices[0]
+    device.run()
+    (path,) = (device.home / "adapters").iterdir()
+    content = path.read_bytes()
+    path.unlink()
+    report = device.run().json
+    assert report["notes"] == [f"the file of adapter {TASK}/0 was gone and has been fetched again"]
+    assert path.read_bytes() == content
+
+
 @pytest.mark.parametrize("format_", ["safetensors", "peft", "gguf"])
 def test_an_adapter_is_taken_along_but_overwrites_nothing(fleet: Fleet, tmp_path: Path, format_: str) -> None:
     device = fleet.devices[0]

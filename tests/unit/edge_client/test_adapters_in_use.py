@@ -137,7 +137,7 @@ def test_values_that_are_not_finite_are_refused_and_the_old_one_stays(session: S
         releases.adopt(session, publisher.release(1, with_nan(adapter_bytes(1))))
     assert caught.value.exit_code == 15
     assert current_adapter(session.store, "notes").name == "notes/0"
-    assert session.store.adapters.newest_release("notes")[0] == 0
+    assert session.store.adapters.newest_release("notes") == 0
 
 
 def test_other_bytes_than_the_release_promises_are_refused(session: Session, publisher: Publisher) -> None:
@@ -191,6 +191,27 @@ def test_a_second_release_under_a_number_is_an_equivocation(session: Session, pu
     releases.adopt(session, publisher.release(1, adapter_bytes(1)))
     with pytest.raises(EquivocationError, match="two versions"):
         releases.check_order(session, publisher.release(1, adapter_bytes(2)))
+
+
+def test_a_pass_with_known_releases_verifies_nothing_again(session: Session, publisher: Publisher) -> None:
+    first, second = publisher.release(0, adapter_bytes(0)), publisher.release(1, adapter_bytes(1))
+
+    def offering(*offered: VerifiedRelease) -> device_pb2.CheckInResponse:
+        return device_pb2.CheckInResponse(
+            releases=[device_pb2.ReleaseOffer(release=release.release_bytes) for release in offered]
+        )
+
+    assert releases.nothing_new(session, offering())
+    assert not releases.nothing_new(session, offering(first))
+    releases.adopt(session, first)
+    assert releases.nothing_new(session, offering(first))
+    assert not releases.nothing_new(session, offering(first, second))
+    stored = releases.adopt(session, second)
+    assert releases.nothing_new(session, offering(first, second))
+    # An older release alone is a rollback: it must reach `check_order`.
+    assert not releases.nothing_new(session, offering(first))
+    adapter_file(session.home, stored.sha256).unlink()
+    assert not releases.nothing_new(session, offering(second))
 
 
 def test_tasks_that_the_owner_did_not_choose_bring_no_adapters(publisher: Publisher, tmp_path: Path) -> None:

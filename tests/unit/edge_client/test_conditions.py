@@ -11,7 +11,8 @@ import psutil
 import pytest
 
 from edge_client.conditions import Reading, Verdict, require
-from edge_client.conditions.sensors import FreeDisk, Load, MainsPower
+from edge_client.conditions.sensors import Clock, FreeDisk, Load, MainsPower
+from nightshift.host import clock
 from nightshift.protocol.errors import DeclinedError
 
 Battery = namedtuple("Battery", "percent secsleft power_plugged")
@@ -82,3 +83,14 @@ def test_free_disk_is_that_of_the_nearest_existing_folder(tmp_path: Path) -> Non
     full = FreeDisk(missing, 1 << 40).read()
     assert full.verdict is Verdict.NO
     assert "conditions.minimum_free_disk_mb" in full.reason
+
+
+def test_a_clock_before_the_join_cannot_be_right(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    now = clock.now_unix_s()
+    assert Clock(now - 10).read().verdict is Verdict.OK
+    offset = tmp_path / "offset"
+    offset.write_text(str(-now))
+    monkeypatch.setenv(clock.ENVIRONMENT_VARIABLE, str(offset))
+    reading = Clock(now - 10).read()
+    assert reading.verdict is Verdict.NO
+    assert reading.value.startswith("1970-01-01")

@@ -152,7 +152,7 @@ def test_a_key_named_in_two_plans_answers_only_for_the_first(tmp_path: Path) -> 
     places = [second.member(index).device_id for index in (1, 2, 3)]
     coordinator = ScriptedCoordinator(bundle=bundle(first))
     with agent_of(world, member, tmp_path, coordinator) as session:
-        session.store.prekeys.bind(member.prekey.public, second.cohort.plan_hash)
+        session.store.prekeys.bind(member.prekey.public, second.cohort.plan_hash, until_unix_s=NOW_UNIX_S + DAY_S)
         with pytest.raises(EquivocationError, match="two different plans"):
             ask(session, first)
     assert member.device_id in places

@@ -44,15 +44,25 @@ def answer_for(cohort: bytes, plan: bytes) -> StoredAnswer:
 def test_a_prekey_answers_only_for_the_first_plan_that_names_it(store: Store) -> None:
     key = prekey(1)
     store.prekeys.add([key])
-    assert store.prekeys.bind(key.public_key, b"1" * 32) is not None
-    assert store.prekeys.bind(key.public_key, b"1" * 32) is not None
+    assert store.prekeys.bind(key.public_key, b"1" * 32, until_unix_s=NOW + 100) is not None
+    assert store.prekeys.bind(key.public_key, b"1" * 32, until_unix_s=NOW + 100) is not None
     with pytest.raises(EquivocationError, match="two different plans"):
-        store.prekeys.bind(key.public_key, b"2" * 32)
+        store.prekeys.bind(key.public_key, b"2" * 32, until_unix_s=NOW + 100)
     assert store.prekeys.find(key.public_key).bound_plan_hash == b"1" * 32
 
 
+def test_a_key_ends_with_its_cohort(store: Store) -> None:
+    bound, free = prekey(1), prekey(2)
+    store.prekeys.add([bound, free])
+    store.prekeys.bind(bound.public_key, b"1" * 32, until_unix_s=NOW + 100)
+    assert store.prekeys.erase_expired(NOW + 100) == 0
+    assert store.prekeys.erase_expired(NOW + 101) == 1
+    assert store.prekeys.find(bound.public_key) is None
+    assert store.prekeys.find(free.public_key) is not None
+
+
 def test_a_prekey_that_is_not_here_binds_to_nothing(store: Store) -> None:
-    assert store.prekeys.bind(os.urandom(32), b"1" * 32) is None
+    assert store.prekeys.bind(os.urandom(32), b"1" * 32, until_unix_s=NOW + 100) is None
 
 
 def test_serials_are_never_used_twice_even_after_erasure(store: Store) -> None:
