@@ -37,7 +37,7 @@ HOLDOUT_ROWS_PER_DEVICE = 100
 CENTRAL_STEPS = 3
 """Central training gets so many times the optimiser steps of one device over all nights."""
 
-MICRO_BATCH = 16
+MICRO_BATCH = 8
 """Examples that pass through the graph at once: small enough for the cache of one core."""
 
 
