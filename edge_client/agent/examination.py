@@ -68,20 +68,15 @@ def examine(session: Session, checked: CheckedIn, releases: Mapping[bytes, Verif
 
 def _parent(plan: VerifiedPlan, releases: Mapping[bytes, VerifiedRelease]) -> VerifiedRelease:
     """The plan's parent among the verified releases, with nothing in contradiction to the plan."""
-    document = plan.document
-    parent = releases.get(document.parent_release)
+    from nightshift.protocol.plan_checks import verify_parent
+
+    parent = releases.get(plan.document.parent_release)
     if parent is None:
         raise VerificationError(
-            f"the plan starts from release {document.parent_release.hex()[:16]}, which the coordinator did not show; "
-            "refusing"
+            f"the plan starts from release {plan.document.parent_release.hex()[:16]}, "
+            "which the coordinator did not show; refusing"
         )
-    for what, ours, theirs in (
-        ("task", document.task, parent.document.task),
-        ("base model", document.base_model, parent.document.base_model),
-        ("adapter layout", document.layout, parent.document.layout),
-    ):
-        if ours != theirs:
-            raise VerificationError(f"the plan's {what} is not that of the release it starts from; refusing")
+    verify_parent(plan, parent)
     return parent
 
 

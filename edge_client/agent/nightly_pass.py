@@ -27,7 +27,7 @@ from edge_client.identity import require_joined, require_valid_period
 from edge_client.ledger import readable_size, readable_time
 from edge_client.store import open_store
 from nightshift.host.clock import now_unix_s
-from nightshift.host.files import exclusive_lock
+from nightshift.host.files import exclusive_lock, remove_temporaries
 from nightshift.protocol.errors import (
     NightshiftError,
     NotJoinedError,
@@ -72,6 +72,9 @@ def run_pass(
     if not home.state.is_dir():
         raise NotJoinedError(f"there is no device in {home.state}; run: edge-client join TOKEN")
     with exclusive_lock(home.lock_file):
+        for directory in (home.state, home.adapters, home.uploads):
+            if directory.is_dir():
+                remove_temporaries(directory)
         identity, membership = require_joined(home)
         cache = cache_directory(home, configuration.cache)
         readings = (

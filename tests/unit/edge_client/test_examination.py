@@ -145,7 +145,7 @@ def test_a_parent_that_contradicts_the_plan_is_refused(
     session: Session, world: World, edit: Callable[[release_pb2.Release], object], what: str
 ) -> None:
     parent = world.publish(edit=edit)
-    with pytest.raises(VerificationError, match=f"the plan's {what} is not that of the release"):
+    with pytest.raises(VerificationError, match=f"the plan's {what} is not that of its parent release"):
         offered(session, world.open_cohort(parent=parent), parent)
 
 
