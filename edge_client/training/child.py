@@ -33,6 +33,7 @@ from nightshift.protocol.errors import NightshiftError
 
 _POLL_S = 0.1
 _GRACE_S = 4.0
+_ORPHANED = "the agent is gone"
 # Address space that is reserved but not used: thread stacks, allocator extents.
 _RESERVED_BYTES = 256 << 20
 
@@ -66,7 +67,7 @@ def _look_for_reasons(directory: Path, interrupt: Interrupt, parent: int) -> Non
     if reason is not None:
         interrupt.request(reason)
     elif os.getppid() != parent:
-        interrupt.request("the agent is gone")
+        interrupt.request(_ORPHANED)
 
 
 def _stop_reason(directory: Path) -> str | None:
@@ -85,6 +86,9 @@ def _work(directory: Path, interrupt: Interrupt) -> None:
             limit = request.memory_limit_bytes + _RESERVED_BYTES
             resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
         result, layout = _train(directory, request, interrupt)
+        if interrupt.reason == _ORPHANED:
+            # The next run may be at work in this directory already; the checkpoint is all that it wants.
+            return
         exchange.write_result(directory, result, to_safetensors(result.outcome.adapter, layout))
     except NightshiftError as error:
         exchange.write_error(directory, type(error).__name__, str(error))

@@ -10,8 +10,11 @@ contribution or answer is the order "persist, then send" of
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 import re
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,8 +22,8 @@ import pytest
 
 from nightshift.host import failpoints
 from nightshift.v1 import device_pb2
-from scripts.night.fleet import Device
-from tests.support.fleets import SIGKILLED, TASK, Fleet, Snapshots, device_id, query, status
+from scripts.night.fleet import Device, installed
+from tests.support.fleets import SIGKILLED, TASK, Fleet, Snapshots, device_id, query, status, task_toml, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -118,6 +121,52 @@ def test_before_the_journal(failpoint: str, snapshots: Snapshots, fleet_from: Fl
         assert device.run().json["sent"] == [f"{TASK}/1"]
         assert not any(path.exists() for path in orphans)
         see_an_exact_sum(fleet)
+
+
+def test_in_the_middle_of_training(snapshots: Snapshots, fleet_from: FleetFrom) -> None:
+    """Tries: kill -9 of the device, twice, while its training process is at work; the next run starts at once.
+
+    What stops a second training beside the first: the process notices that it is an
+    orphan (edge_client/training/child.py). What is done stays done: a checkpoint
+    (edge_client/training/checkpoint.py) is continued, never begun again.
+    """
+    fleet = fleet_from(snapshots.joined(3))
+    task = fleet.directory / "longer.toml"
+    text = task_toml(3, 3).replace(f'name = "{TASK}"', 'name = "longer"')
+    task.write_text(text.replace("steps = 2\n", "steps = 200\n"), "utf-8")
+    fleet.coordinator.command("task", "create", "-f", str(task))
+    fleet.coordinator.command("round", "open", "longer")
+    device = fleet.devices[0]
+    with fleet.serving():
+        kill_while_training(device, beyond_step=25)
+        assert kill_while_training(device, beyond_step=100)[0] > 20, "training began again"
+        done = device.run().json
+        assert done["sent"] == ["longer/1"]
+    assert not list((device.home / "training").iterdir())
+    assert len(fleet.counted()) == 1
+
+
+def kill_while_training(device: Device, *, beyond_step: int) -> list[int]:
+    """Kill a run when its training has come so far; the steps that this run did."""
+    running = subprocess.Popen(
+        [installed("edge-client"), "--home", str(device.home), "run", "--now"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, **device.environment},
+    )
+    steps: list[int] = []
+
+    def far_enough() -> bool:
+        assert running.poll() is None, "the run ended before it was killed"
+        for path in (device.home / "training").glob("*/progress"):
+            complete = path.read_text("utf-8").split("\n")[:-1]
+            steps[:] = [json.loads(line)[0] for line in complete]
+        return bool(steps) and steps[-1] > beyond_step
+
+    wait_until(far_enough)
+    running.kill()
+    assert running.wait() == SIGKILLED
+    return steps
 
 
 @pytest.mark.parametrize("failpoint", sorted(JOURNALED))
