@@ -18,12 +18,14 @@ from edge_client.connection import CALL_DEADLINE_S
 from edge_client.store.contributions import Event, State
 from nightshift.host.failpoints import failpoint
 from nightshift.protocol.errors import (
+    EquivocationError,
     IncompatibleError,
     LogInconsistentError,
     MalformedError,
     RevokedError,
     UnreachableError,
 )
+from nightshift.protocol.identity import DEVICE_ID_BYTES
 
 if TYPE_CHECKING:
     from edge_client.store.prekeys import StoredPrekey
@@ -142,14 +144,28 @@ def _revoked(session: Session, message: device_pb2.RevocationList) -> frozenset[
     from nightshift.protocol.revocation import verify_revocation
 
     database = session.store.database
-    revoked = verify_revocation(message, trust=session.trust, last_number=database.number("revocation_number") or 0)
-    if message.number != database.number("revocation_number"):
-        database.put(revocation_number=message.number)
+    last_number = database.number("revocation_number")
+    revoked = verify_revocation(message, trust=session.trust, last_number=last_number or 0)
+    _require_growth(database.blob("revoked_devices"), revoked, unchanged=message.number == last_number)
+    if message.number != last_number:
+        database.put(revocation_number=message.number, revoked_devices=b"".join(sorted(revoked)))
     if session.identity.device_id in revoked:
         raise RevokedError(
             "this device's certificate is revoked; ask the operator why, and for a new token to take part again"
         )
     return revoked
+
+
+def _require_growth(earlier: bytes | None, revoked: frozenset[DeviceId], *, unchanged: bool) -> None:
+    """Refuse a list that takes a revocation back, or says two things under one number."""
+    if earlier is None:
+        return
+    before = {earlier[start : start + DEVICE_ID_BYTES] for start in range(0, len(earlier), DEVICE_ID_BYTES)}
+    if not before <= revoked or (unchanged and before != revoked):
+        raise EquivocationError(
+            f"the list of revoked devices has {len(revoked)} entries and contradicts the {len(before)} seen before; "
+            "a revocation is for good"
+        )
 
 
 def _note_voids(session: Session, response: device_pb2.CheckInResponse, view: LogView) -> None:

@@ -122,9 +122,10 @@ def test_an_honest_plan_below_the_owners_limits(variable: str, value: str, becau
 
 
 def test_revocations_rolled_back(liar: Liar) -> None:
-    """Tries: the signed list from before a revocation, after the device has seen the one that followed it.
+    """Tries: the signed list from before a revocation, and a newer one without it, to a device that has seen it.
 
-    Stopped by nightshift/protocol/revocation.py, `verify_revocation`, with the number in the device's store.
+    Stopped by nightshift/protocol/revocation.py, `verify_revocation`, with the number in the
+    device's store, and by edge_client/agent/check_in.py, `_require_growth`.
     """
     coordinator, device = liar.fleet.coordinator, liar.fleet.devices[0]
     token = coordinator.command("token", "create", "--json").json["token"]
@@ -134,6 +135,8 @@ def test_revocations_rolled_back(liar: Liar) -> None:
     would_contribute(device)
     with liar.telling("revocations rolled back"):
         refused(device, UNVERIFIED, kind="VERIFICATION_FAILED", because="older than list 1 seen before")
+    with liar.telling("revocation taken back"):
+        refused(device, UNVERIFIED, kind="EQUIVOCATION", because="a revocation is for good")
     would_contribute(device)
 
 

@@ -276,6 +276,15 @@ def revocations_rolled_back(
     return reply
 
 
+def revocation_taken_back(
+    deployment: Deployment, request: device_pb2.CheckInRequest, honest: Callable[[], Reply]
+) -> Reply:
+    """A list under a new number that revokes nobody, signed."""
+    reply = honest()
+    reply.revocation.CopyFrom(sign_revocation(reply.revocation.number + 1, [], deployment.authority.sign))
+    return reply
+
+
 AT_CHECK_IN: dict[str, CheckInLie] = {
     "plan byte": plan_byte,
     "plan not logged": plan_not_logged,
@@ -289,6 +298,7 @@ AT_CHECK_IN: dict[str, CheckInLie] = {
     "release rolled back": release_rolled_back,
     "release in two versions": release_in_two_versions,
     "revocations rolled back": revocations_rolled_back,
+    "revocation taken back": revocation_taken_back,
 }
 OTHER_BYTES = {"other adapter bytes": "adapter", "other model bytes": "model"}
 """Lie -> kind of the artefacts of which one byte is another one."""
