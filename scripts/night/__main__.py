@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -85,7 +86,9 @@ def start_baselines(stage: Stage, package: Path, directory: Path, rounds: int, s
     path = directory / "baselines-request.json"
     path.write_text(json.dumps(asdict(request)), "utf-8")
     return subprocess.Popen(
-        [sys.executable, "-m", "scripts.night.measure", str(path), str(directory / "baselines.json")], cwd=ROOT
+        [sys.executable, "-m", "scripts.night.measure", str(path), str(directory / "baselines.json")],
+        cwd=ROOT,
+        env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
     )
 
 
