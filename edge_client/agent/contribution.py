@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 SMALLEST_WEIGHT = 1 / 8
 MICRO_BATCH = 8
-"""Examples that pass through the graph at once: what one core keeps in its cache (16 cost a third more)."""
+"""Examples that pass through the graph at once: what one core keeps in its cache (16 cost up to a third more)."""
 CHECKPOINT_EVERY = 20
 UPLOAD_MARGIN_S = 60
 """Training must end this long before the last moment at which the coordinator takes an upload."""

@@ -109,7 +109,7 @@ class Answers:
 
     def _one(self, condition: str, *parameters: object) -> StoredAnswer | None:
         # The condition is a literal of this module, never input.
-        row = self._database.row(f"SELECT * FROM answers WHERE {condition}", parameters)  # noqa: S608
+        row = self._database.row(f"SELECT * FROM answers WHERE {condition}", parameters)  # noqa: S608 - conditions are literals of this module
         if row is None:
             return None
         return StoredAnswer(

@@ -191,7 +191,7 @@ class Contributions:
 
     def _select(self, condition: str, *parameters: object) -> list[StoredContribution]:
         # The condition is a literal of this module, never input.
-        rows = self._database.rows(f"SELECT * FROM contributions WHERE {condition}", parameters)  # noqa: S608
+        rows = self._database.rows(f"SELECT * FROM contributions WHERE {condition}", parameters)  # noqa: S608 - conditions are literals of this module
         return [
             StoredContribution(
                 cohort_id=bytes(row["cohort_id"]),

@@ -125,7 +125,7 @@ class Prekeys:
     def _select(self, condition: str, *parameters: object) -> list[StoredPrekey]:
         rows = self._database.rows(
             # The condition is one of the literals above, never input.
-            f"SELECT * FROM prekeys WHERE {condition} ORDER BY epoch, serial",  # noqa: S608
+            f"SELECT * FROM prekeys WHERE {condition} ORDER BY epoch, serial",  # noqa: S608 - conditions are literals of this module
             parameters,
         )
         return [

@@ -28,4 +28,4 @@ def contribution(**changes: object) -> StoredContribution:
         latest_prekey_expiry_unix_s=NOW + 1000,
         created_at_unix_s=NOW,
     )
-    return replace(made, **changes)  # type: ignore[arg-type]
+    return replace(made, **changes)  # type: ignore[arg-type]  # keywords of many types, checked at run time

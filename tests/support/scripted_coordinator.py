@@ -33,11 +33,11 @@ def _refuse(request: object) -> object:
 class ScriptedCoordinator(device_pb2_grpc.DeviceServiceServicer):
     """Each call is answered by a function of the test; the last requests are kept."""
 
-    check_in: Callable[[device_pb2.CheckInRequest], device_pb2.CheckInResponse] = _refuse  # type: ignore[assignment]
-    bundle: Callable[[device_pb2.GetBundleRequest], Iterator[device_pb2.GetBundleResponse]] = _refuse  # type: ignore[assignment]
-    artefact: Callable[[device_pb2.FetchArtefactRequest], Iterator[device_pb2.FetchArtefactResponse]] = _refuse  # type: ignore[assignment]
-    open_upload: Callable[[device_pb2.OpenUploadRequest], device_pb2.OpenUploadResponse] = _refuse  # type: ignore[assignment]
-    upload: Callable[[Iterator[device_pb2.UploadRequest]], device_pb2.UploadResponse] = _refuse  # type: ignore[assignment]
+    check_in: Callable[[device_pb2.CheckInRequest], device_pb2.CheckInResponse] = _refuse  # type: ignore[assignment]  # fits every call
+    bundle: Callable[[device_pb2.GetBundleRequest], Iterator[device_pb2.GetBundleResponse]] = _refuse  # type: ignore[assignment]  # fits every call
+    artefact: Callable[[device_pb2.FetchArtefactRequest], Iterator[device_pb2.FetchArtefactResponse]] = _refuse  # type: ignore[assignment]  # fits every call
+    open_upload: Callable[[device_pb2.OpenUploadRequest], device_pb2.OpenUploadResponse] = _refuse  # type: ignore[assignment]  # fits every call
+    upload: Callable[[Iterator[device_pb2.UploadRequest]], device_pb2.UploadResponse] = _refuse  # type: ignore[assignment]  # fits every call
     answers: list[device_pb2.AnswerRequest] = field(default_factory=list)
 
     def CheckIn(self, request, context):

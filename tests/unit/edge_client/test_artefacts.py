@@ -57,7 +57,7 @@ def fetch(
 ) -> Path:
     settings = {"size_bytes": len(CONTENT), "size_limit_bytes": len(CONTENT)} | options
     with connected(ScriptedCoordinator(artefact=server)) as connection:
-        return artefacts.fetch(connection, SHA256, **settings)  # type: ignore[arg-type]
+        return artefacts.fetch(connection, SHA256, **settings)  # type: ignore[arg-type]  # keywords of many types, checked at run time
 
 
 def test_what_was_fetched_is_kept_under_its_hash_and_not_fetched_again(artefacts: Artefacts) -> None:

@@ -78,7 +78,7 @@ def journal(session: Session, cohort: Cohort, parent: Publication, **changes: ob
         parent_adapter_sha256=release.document.adapter_sha256,
         latest_prekey_expiry_unix_s=NOW_UNIX_S + DAY_S,
     )
-    made = replace(made, **changes)  # type: ignore[arg-type]
+    made = replace(made, **changes)  # type: ignore[arg-type]  # keywords of many types, checked at run time
     session.store.contributions.add(made)
     return made
 
