@@ -9,7 +9,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class CheckInRequest(_message.Message):
-    __slots__ = ("protocol_version_min", "protocol_version_max", "client_version", "log_size", "prekeys", "epoch", "no_plan")
+    __slots__ = ("protocol_version_min", "protocol_version_max", "client_version", "log_size", "prekeys", "epoch", "no_plan", "last_nonce", "next_nonce")
     PROTOCOL_VERSION_MIN_FIELD_NUMBER: _ClassVar[int]
     PROTOCOL_VERSION_MAX_FIELD_NUMBER: _ClassVar[int]
     CLIENT_VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -17,6 +17,8 @@ class CheckInRequest(_message.Message):
     PREKEYS_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     NO_PLAN_FIELD_NUMBER: _ClassVar[int]
+    LAST_NONCE_FIELD_NUMBER: _ClassVar[int]
+    NEXT_NONCE_FIELD_NUMBER: _ClassVar[int]
     protocol_version_min: int
     protocol_version_max: int
     client_version: str
@@ -24,7 +26,9 @@ class CheckInRequest(_message.Message):
     prekeys: _containers.RepeatedCompositeFieldContainer[_plan_pb2.Prekey]
     epoch: int
     no_plan: bool
-    def __init__(self, protocol_version_min: _Optional[int] = ..., protocol_version_max: _Optional[int] = ..., client_version: _Optional[str] = ..., log_size: _Optional[int] = ..., prekeys: _Optional[_Iterable[_Union[_plan_pb2.Prekey, _Mapping]]] = ..., epoch: _Optional[int] = ..., no_plan: _Optional[bool] = ...) -> None: ...
+    last_nonce: bytes
+    next_nonce: bytes
+    def __init__(self, protocol_version_min: _Optional[int] = ..., protocol_version_max: _Optional[int] = ..., client_version: _Optional[str] = ..., log_size: _Optional[int] = ..., prekeys: _Optional[_Iterable[_Union[_plan_pb2.Prekey, _Mapping]]] = ..., epoch: _Optional[int] = ..., no_plan: _Optional[bool] = ..., last_nonce: _Optional[bytes] = ..., next_nonce: _Optional[bytes] = ...) -> None: ...
 
 class Duty(_message.Message):
     __slots__ = ("cohort_id",)
@@ -66,6 +70,30 @@ class RevocationList(_message.Message):
     signature: bytes
     def __init__(self, number: _Optional[int] = ..., device_ids: _Optional[_Iterable[bytes]] = ..., signature: _Optional[bytes] = ...) -> None: ...
 
+class Addresses(_message.Message):
+    __slots__ = ("number", "join_address", "device_address", "signature")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    JOIN_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    join_address: str
+    device_address: str
+    signature: bytes
+    def __init__(self, number: _Optional[int] = ..., join_address: _Optional[str] = ..., device_address: _Optional[str] = ..., signature: _Optional[bytes] = ...) -> None: ...
+
+class RenewCertificateRequest(_message.Message):
+    __slots__ = ("certificate_request",)
+    CERTIFICATE_REQUEST_FIELD_NUMBER: _ClassVar[int]
+    certificate_request: bytes
+    def __init__(self, certificate_request: _Optional[bytes] = ...) -> None: ...
+
+class RenewCertificateResponse(_message.Message):
+    __slots__ = ("certificate",)
+    CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
+    certificate: bytes
+    def __init__(self, certificate: _Optional[bytes] = ...) -> None: ...
+
 class NextCheckIn(_message.Message):
     __slots__ = ("not_before_s", "window_s")
     NOT_BEFORE_S_FIELD_NUMBER: _ClassVar[int]
@@ -75,7 +103,7 @@ class NextCheckIn(_message.Message):
     def __init__(self, not_before_s: _Optional[int] = ..., window_s: _Optional[int] = ...) -> None: ...
 
 class CheckInResponse(_message.Message):
-    __slots__ = ("protocol_version", "time_unix_s", "checkpoint", "consistency_path", "duties", "plan", "releases", "revocation", "next_check_in", "prekeys_held", "voids")
+    __slots__ = ("protocol_version", "time_unix_s", "checkpoint", "consistency_path", "duties", "plan", "releases", "revocation", "next_check_in", "prekeys_held", "voids", "addresses")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     TIME_UNIX_S_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
@@ -87,6 +115,7 @@ class CheckInResponse(_message.Message):
     NEXT_CHECK_IN_FIELD_NUMBER: _ClassVar[int]
     PREKEYS_HELD_FIELD_NUMBER: _ClassVar[int]
     VOIDS_FIELD_NUMBER: _ClassVar[int]
+    ADDRESSES_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     time_unix_s: int
     checkpoint: _log_pb2.Checkpoint
@@ -98,7 +127,8 @@ class CheckInResponse(_message.Message):
     next_check_in: NextCheckIn
     prekeys_held: int
     voids: _containers.RepeatedCompositeFieldContainer[_log_pb2.LogProof]
-    def __init__(self, protocol_version: _Optional[int] = ..., time_unix_s: _Optional[int] = ..., checkpoint: _Optional[_Union[_log_pb2.Checkpoint, _Mapping]] = ..., consistency_path: _Optional[_Iterable[bytes]] = ..., duties: _Optional[_Iterable[_Union[Duty, _Mapping]]] = ..., plan: _Optional[_Union[PlanOffer, _Mapping]] = ..., releases: _Optional[_Iterable[_Union[ReleaseOffer, _Mapping]]] = ..., revocation: _Optional[_Union[RevocationList, _Mapping]] = ..., next_check_in: _Optional[_Union[NextCheckIn, _Mapping]] = ..., prekeys_held: _Optional[int] = ..., voids: _Optional[_Iterable[_Union[_log_pb2.LogProof, _Mapping]]] = ...) -> None: ...
+    addresses: Addresses
+    def __init__(self, protocol_version: _Optional[int] = ..., time_unix_s: _Optional[int] = ..., checkpoint: _Optional[_Union[_log_pb2.Checkpoint, _Mapping]] = ..., consistency_path: _Optional[_Iterable[bytes]] = ..., duties: _Optional[_Iterable[_Union[Duty, _Mapping]]] = ..., plan: _Optional[_Union[PlanOffer, _Mapping]] = ..., releases: _Optional[_Iterable[_Union[ReleaseOffer, _Mapping]]] = ..., revocation: _Optional[_Union[RevocationList, _Mapping]] = ..., next_check_in: _Optional[_Union[NextCheckIn, _Mapping]] = ..., prekeys_held: _Optional[int] = ..., voids: _Optional[_Iterable[_Union[_log_pb2.LogProof, _Mapping]]] = ..., addresses: _Optional[_Union[Addresses, _Mapping]] = ...) -> None: ...
 
 class OpenUploadRequest(_message.Message):
     __slots__ = ("cohort_id", "plan_hash", "size_bytes", "sha256")

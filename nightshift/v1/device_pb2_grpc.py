@@ -65,6 +65,11 @@ class DeviceServiceStub:
                 request_serializer=nightshift_dot_v1_dot_device__pb2.FetchArtefactRequest.SerializeToString,
                 response_deserializer=nightshift_dot_v1_dot_device__pb2.FetchArtefactResponse.FromString,
                 _registered_method=True)
+        self.RenewCertificate = channel.unary_unary(
+                '/nightshift.v1.DeviceService/RenewCertificate',
+                request_serializer=nightshift_dot_v1_dot_device__pb2.RenewCertificateRequest.SerializeToString,
+                response_deserializer=nightshift_dot_v1_dot_device__pb2.RenewCertificateResponse.FromString,
+                _registered_method=True)
 
 
 class DeviceServiceServicer:
@@ -113,6 +118,14 @@ class DeviceServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RenewCertificate(self, request, context):
+        """Trades an ageing certificate for a new one of the same key. Asked again, also
+        with the new certificate, it returns the same one: a lost reply is no loss.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DeviceServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -145,6 +158,11 @@ def add_DeviceServiceServicer_to_server(servicer, server):
                     servicer.FetchArtefact,
                     request_deserializer=nightshift_dot_v1_dot_device__pb2.FetchArtefactRequest.FromString,
                     response_serializer=nightshift_dot_v1_dot_device__pb2.FetchArtefactResponse.SerializeToString,
+            ),
+            'RenewCertificate': grpc.unary_unary_rpc_method_handler(
+                    servicer.RenewCertificate,
+                    request_deserializer=nightshift_dot_v1_dot_device__pb2.RenewCertificateRequest.FromString,
+                    response_serializer=nightshift_dot_v1_dot_device__pb2.RenewCertificateResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -310,6 +328,33 @@ class DeviceService:
             '/nightshift.v1.DeviceService/FetchArtefact',
             nightshift_dot_v1_dot_device__pb2.FetchArtefactRequest.SerializeToString,
             nightshift_dot_v1_dot_device__pb2.FetchArtefactResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RenewCertificate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nightshift.v1.DeviceService/RenewCertificate',
+            nightshift_dot_v1_dot_device__pb2.RenewCertificateRequest.SerializeToString,
+            nightshift_dot_v1_dot_device__pb2.RenewCertificateResponse.FromString,
             options,
             channel_credentials,
             insecure,

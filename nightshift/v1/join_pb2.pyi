@@ -1,6 +1,7 @@
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from typing import ClassVar as _ClassVar, Optional as _Optional
+from collections.abc import Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -31,3 +32,37 @@ class JoinResponse(_message.Message):
     log_origin: str
     protocol_version: int
     def __init__(self, certificate: _Optional[bytes] = ..., signing_certificate: _Optional[bytes] = ..., log_origin: _Optional[str] = ..., protocol_version: _Optional[int] = ...) -> None: ...
+
+class BeginRenewalRequest(_message.Message):
+    __slots__ = ("device_id",)
+    DEVICE_ID_FIELD_NUMBER: _ClassVar[int]
+    device_id: bytes
+    def __init__(self, device_id: _Optional[bytes] = ...) -> None: ...
+
+class BeginRenewalResponse(_message.Message):
+    __slots__ = ("nonce", "time_unix_s", "signature")
+    NONCE_FIELD_NUMBER: _ClassVar[int]
+    TIME_UNIX_S_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    nonce: bytes
+    time_unix_s: int
+    signature: bytes
+    def __init__(self, nonce: _Optional[bytes] = ..., time_unix_s: _Optional[int] = ..., signature: _Optional[bytes] = ...) -> None: ...
+
+class EndRenewalRequest(_message.Message):
+    __slots__ = ("device_id", "challenge", "certificate_request", "signature")
+    DEVICE_ID_FIELD_NUMBER: _ClassVar[int]
+    CHALLENGE_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATE_REQUEST_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    device_id: bytes
+    challenge: BeginRenewalResponse
+    certificate_request: bytes
+    signature: bytes
+    def __init__(self, device_id: _Optional[bytes] = ..., challenge: _Optional[_Union[BeginRenewalResponse, _Mapping]] = ..., certificate_request: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
+
+class EndRenewalResponse(_message.Message):
+    __slots__ = ("certificate",)
+    CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
+    certificate: bytes
+    def __init__(self, certificate: _Optional[bytes] = ...) -> None: ...

@@ -40,6 +40,16 @@ class JoinServiceStub:
                 request_serializer=nightshift_dot_v1_dot_join__pb2.JoinRequest.SerializeToString,
                 response_deserializer=nightshift_dot_v1_dot_join__pb2.JoinResponse.FromString,
                 _registered_method=True)
+        self.BeginRenewal = channel.unary_unary(
+                '/nightshift.v1.JoinService/BeginRenewal',
+                request_serializer=nightshift_dot_v1_dot_join__pb2.BeginRenewalRequest.SerializeToString,
+                response_deserializer=nightshift_dot_v1_dot_join__pb2.BeginRenewalResponse.FromString,
+                _registered_method=True)
+        self.EndRenewal = channel.unary_unary(
+                '/nightshift.v1.JoinService/EndRenewal',
+                request_serializer=nightshift_dot_v1_dot_join__pb2.EndRenewalRequest.SerializeToString,
+                response_deserializer=nightshift_dot_v1_dot_join__pb2.EndRenewalResponse.FromString,
+                _registered_method=True)
 
 
 class JoinServiceServicer:
@@ -54,6 +64,21 @@ class JoinServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def BeginRenewal(self, request, context):
+        """Begins a late renewal: a device whose certificate has expired cannot pass
+        mutual TLS any more, and proves here that it still holds the enrolled key.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EndRenewal(self, request, context):
+        """Ends a late renewal, within a few minutes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_JoinServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -61,6 +86,16 @@ def add_JoinServiceServicer_to_server(servicer, server):
                     servicer.Join,
                     request_deserializer=nightshift_dot_v1_dot_join__pb2.JoinRequest.FromString,
                     response_serializer=nightshift_dot_v1_dot_join__pb2.JoinResponse.SerializeToString,
+            ),
+            'BeginRenewal': grpc.unary_unary_rpc_method_handler(
+                    servicer.BeginRenewal,
+                    request_deserializer=nightshift_dot_v1_dot_join__pb2.BeginRenewalRequest.FromString,
+                    response_serializer=nightshift_dot_v1_dot_join__pb2.BeginRenewalResponse.SerializeToString,
+            ),
+            'EndRenewal': grpc.unary_unary_rpc_method_handler(
+                    servicer.EndRenewal,
+                    request_deserializer=nightshift_dot_v1_dot_join__pb2.EndRenewalRequest.FromString,
+                    response_serializer=nightshift_dot_v1_dot_join__pb2.EndRenewalResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -91,6 +126,60 @@ class JoinService:
             '/nightshift.v1.JoinService/Join',
             nightshift_dot_v1_dot_join__pb2.JoinRequest.SerializeToString,
             nightshift_dot_v1_dot_join__pb2.JoinResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BeginRenewal(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nightshift.v1.JoinService/BeginRenewal',
+            nightshift_dot_v1_dot_join__pb2.BeginRenewalRequest.SerializeToString,
+            nightshift_dot_v1_dot_join__pb2.BeginRenewalResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EndRenewal(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nightshift.v1.JoinService/EndRenewal',
+            nightshift_dot_v1_dot_join__pb2.EndRenewalRequest.SerializeToString,
+            nightshift_dot_v1_dot_join__pb2.EndRenewalResponse.FromString,
             options,
             channel_credentials,
             insecure,
