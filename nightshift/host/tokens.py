@@ -14,10 +14,10 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import re
 import struct
 from dataclasses import dataclass
 
+from nightshift.protocol.addresses import is_address
 from nightshift.protocol.errors import TokenError, UsageError
 
 PREFIX = "nightshift1"
@@ -25,11 +25,6 @@ SECRET_BYTES = 32
 MAX_ROOT_BYTES = 4096
 MAX_TOKEN_CHARACTERS = 8192
 _CHECK_BYTES = 4
-# host:port and nothing that gRPC would take for another kind of target (unix:, dns:, vsock:).
-_ADDRESS = re.compile(
-    r"(?!(?:dns|ipv4|ipv6|unix|unix-abstract|vsock|xds):)"
-    r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?\.?):[1-9][0-9]{0,4}"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +53,7 @@ class JoinToken:
             UsageError: an address is not host:port, or the whole is too long for a token.
         """
         for address in (self.join_address, self.device_address):
-            if not _ADDRESS.fullmatch(address):
+            if not is_address(address):
                 raise UsageError(f"{address!r} cannot go into a join token; expected host:port in plain ASCII")
         if len(self.secret) != SECRET_BYTES:
             raise UsageError(f"a join token's secret has {SECRET_BYTES} bytes, got {len(self.secret)}")

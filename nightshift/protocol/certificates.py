@@ -1,32 +1,42 @@
 """X.509 as this protocol uses it: who may be a device, and who may sign for the coordinator.
 
-One root issues three kinds of leaf, told apart by their extended key usage
-(RFC 5280, section 4.2.1.12): devices clientAuth, the server serverAuth, the
-signing key codeSigning. A leaf of one kind never passes for another.
+One root, through an intermediate, issues three kinds of leaf, told apart by
+their extended key usage (RFC 5280, section 4.2.1.12): devices clientAuth, the
+server serverAuth, the signing key codeSigning. A leaf of one kind never passes
+for another.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from nightshift.protocol.chains import (
+    EXTENSION_ERRORS,
+    MAX_CERTIFICATE_BYTES,
+    load_certificate,
+    load_chain,
+    not_after_unix_s,
+    not_before_unix_s,
+    require_known_extensions,
+    verified_issuer,
+)
 from nightshift.protocol.errors import MalformedError, RevokedError, SignatureInvalidError, VerificationError
 from nightshift.protocol.identity import DeviceId, device_id
+from nightshift.protocol.times import readable_time
 
-MAX_CERTIFICATE_BYTES = 4096
-_EXTENSION_ERRORS = (
-    x509.ExtensionNotFound,
-    x509.DuplicateExtension,
-    x509.UnsupportedGeneralNameType,
-    UnsupportedAlgorithm,
-    ValueError,
-    TypeError,
-)
+__all__ = [
+    "MAX_CERTIFICATE_BYTES",
+    "DeviceCertificate",
+    "leaf_public_key",
+    "load_certificate",
+    "verify_device_certificate",
+    "verify_signing_certificate",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,27 +48,18 @@ class DeviceCertificate:
     not_before_unix_s: int
     not_after_unix_s: int
 
-
-def load_certificate(der: bytes) -> x509.Certificate:
-    """Read a DER certificate.
-
-    Raises:
-        MalformedError: too large, or not a certificate.
-    """
-    if len(der) > MAX_CERTIFICATE_BYTES:
-        raise MalformedError(f"a certificate may take {MAX_CERTIFICATE_BYTES} bytes, got {len(der)}")
-    try:
-        return x509.load_der_x509_certificate(der)
-    except (ValueError, x509.InvalidVersion) as error:
-        raise MalformedError("a certificate could not be read; expected X.509 in DER") from error
+    @property
+    def renewal_due_unix_s(self) -> int:
+        """When two thirds of its life are over."""
+        return self.not_before_unix_s + (self.not_after_unix_s - self.not_before_unix_s) * 2 // 3
 
 
 def verify_device_certificate(der: bytes, root: x509.Certificate, at_unix_s: int) -> DeviceCertificate:
     """Check that a certificate makes its holder a device, at a given time.
 
     Args:
-        der: the certificate.
-        root: the authority that must have issued it.
+        der: the certificate, followed by its issuer's where that is not the root.
+        root: the authority that must stand behind it.
         at_unix_s: the time at which it must be valid.
 
     Raises:
@@ -66,14 +67,14 @@ def verify_device_certificate(der: bytes, root: x509.Certificate, at_unix_s: int
         VerificationError: of another authority, or for another purpose.
         RevokedError: not yet or no longer valid.
     """
-    certificate = load_certificate(der)
-    key = _leaf_key(certificate, root, ExtendedKeyUsageOID.CLIENT_AUTH, "device")
-    first = int(certificate.not_valid_before_utc.timestamp())
-    last = int(certificate.not_valid_after_utc.timestamp())
+    chain = load_chain(der)
+    issuer = verified_issuer(chain, root, at_unix_s=at_unix_s)
+    key = _leaf_key(chain.leaf, issuer, ExtendedKeyUsageOID.CLIENT_AUTH, "device")
+    first, last = not_before_unix_s(chain.leaf), not_after_unix_s(chain.leaf)
     if not first <= at_unix_s <= last:
         raise RevokedError(
             f"the certificate of device {device_id(key).hex()[:16]} is valid from "
-            f"{_readable(first)} to {_readable(last)}, not at {_readable(at_unix_s)}"
+            f"{readable_time(first)} to {readable_time(last)}, not at {readable_time(at_unix_s)}"
         )
     return DeviceCertificate(device_id(key), key, first, last)
 
@@ -81,31 +82,46 @@ def verify_device_certificate(der: bytes, root: x509.Certificate, at_unix_s: int
 def verify_signing_certificate(der: bytes, root: x509.Certificate) -> ec.EllipticCurvePublicKey:
     """Check that a certificate holds the coordinator's signing key, and return the key.
 
+    Its validity is not asked: a device keeps the one that it joined with.
+
     Raises:
         MalformedError: not a certificate, or not on P-256.
         VerificationError: of another authority, or for another purpose.
     """
-    return _leaf_key(load_certificate(der), root, ExtendedKeyUsageOID.CODE_SIGNING, "signing")
+    chain = load_chain(der)
+    issuer = verified_issuer(chain, root, at_unix_s=None)
+    return _leaf_key(chain.leaf, issuer, ExtendedKeyUsageOID.CODE_SIGNING, "signing")
+
+
+def leaf_public_key(der: bytes) -> ec.EllipticCurvePublicKey:
+    """The public key of a certificate that was verified before.
+
+    Raises:
+        MalformedError: not a certificate, or not on P-256.
+    """
+    return _p256_key(load_chain(der).leaf, "device")
 
 
 def _leaf_key(
-    certificate: x509.Certificate, root: x509.Certificate, usage: x509.ObjectIdentifier, kind: str
+    certificate: x509.Certificate, issuer: x509.Certificate, usage: x509.ObjectIdentifier, kind: str
 ) -> ec.EllipticCurvePublicKey:
     try:
-        certificate.verify_directly_issued_by(root)
+        certificate.verify_directly_issued_by(issuer)
     except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm) as error:
         raise SignatureInvalidError(f"the {kind} certificate was not issued by this coordinator's root") from error
     try:
         extensions = certificate.extensions
         usages = extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
         constraints = extensions.get_extension_for_class(x509.BasicConstraints).value
-    except _EXTENSION_ERRORS as error:
+    except EXTENSION_ERRORS as error:
         raise VerificationError(f"the {kind} certificate does not say what it is for") from error
     if list(usages) != [usage] or constraints.ca:
         raise VerificationError(f"a certificate for another purpose was offered as a {kind} certificate")
-    if any(item.critical and isinstance(item.value, x509.UnrecognizedExtension) for item in extensions):
-        # RFC 5280, section 4.2: what is critical and not understood must be refused.
-        raise VerificationError(f"the {kind} certificate carries a critical extension that this build does not know")
+    require_known_extensions(certificate, kind)
+    return _p256_key(certificate, kind)
+
+
+def _p256_key(certificate: x509.Certificate, kind: str) -> ec.EllipticCurvePublicKey:
     try:
         key = certificate.public_key()
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
@@ -113,10 +129,3 @@ def _leaf_key(
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
         raise MalformedError(f"the {kind} certificate's key is of another kind; expected ECDSA on P-256")
     return key
-
-
-def _readable(unix_s: int) -> str:
-    try:
-        return f"{datetime.fromtimestamp(unix_s, UTC):%Y-%m-%dT%H:%MZ}"
-    except (ValueError, OverflowError, OSError):
-        return f"Unix time {unix_s}"

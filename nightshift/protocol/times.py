@@ -1,0 +1,13 @@
+"""A time as an error message shows it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+
+def readable_time(unix_s: int) -> str:
+    """`2026-03-01T02:15Z`; a time that no calendar shows stays a number, since the other side may have sent it."""
+    try:
+        return f"{datetime.fromtimestamp(unix_s, UTC):%Y-%m-%dT%H:%MZ}"
+    except (ValueError, OverflowError, OSError):
+        return f"Unix time {unix_s}"
