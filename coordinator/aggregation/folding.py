@@ -17,6 +17,7 @@ from coordinator.aggregation.documents import document_of, member_keys
 from coordinator.compute import inline
 from coordinator.deployment import Deployment
 from coordinator.diagnostics import log, short
+from coordinator.enrolment.devices import require_enrolled
 from coordinator.rounds.states import Event, next_state
 from coordinator.rounds.transitions import freeze
 from coordinator.storage.rows import Cohort, Contribution, ContributionState, UploadPart
@@ -38,6 +39,7 @@ def count(deployment: Deployment, cohort: Cohort, row: Contribution, body: bytes
     Raises:
         MalformedError, SignatureInvalidError: not a contribution to this plan by this device.
         StateConflictError: the cohort froze, or is full.
+        RevokedError: the device was revoked while it sent.
         OverloadedError: another process folded at the same time; ask again.
     """
     document = document_of(cohort)
@@ -106,6 +108,8 @@ def _commit(
             raise StateConflictError("uploads of this cohort have ended; check in again for the next round")
         if cohort.running_sum_key != seen.running_sum_key:
             raise OverloadedError("another contribution was counted at the same moment; send the last bytes again")
+        # A stream outlives the check at its start: who was revoked meanwhile is not counted.
+        require_enrolled(session, DeviceId(row.device_id))
         cohort.running_sum_key = running_key
         cohort.counted += 1
         mine.state = ContributionState.COUNTED
