@@ -6,8 +6,9 @@ it verifies and encrypts is what `nightshift.protocol` verifies and encrypts.
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import grpc
@@ -22,6 +23,7 @@ from nightshift.host.rpc import CHANNEL_OPTIONS, CHUNK_BYTES, from_rpc_error
 from nightshift.host.tokens import JoinToken
 from nightshift.protocol import identity
 from nightshift.protocol.certificates import verify_signing_certificate
+from nightshift.protocol.chains import load_chain
 from nightshift.protocol.identity import DeviceId
 from nightshift.protocol.log import LogHead, LogView
 from nightshift.protocol.plan import prekey_to_proto
@@ -33,7 +35,7 @@ from nightshift.protocol.plan_checks import (
 )
 from nightshift.protocol.release import VerifiedRelease, verify_release
 from nightshift.protocol.revocation import verify_revocation
-from nightshift.protocol.secagg.device import contribute
+from nightshift.protocol.secagg.device import Contribution, SealedShare, contribute, share_signature_message
 from nightshift.protocol.secagg.member import Answer, answer
 from nightshift.protocol.secagg.prekeys import MAX_LIFETIME_S, SignedPrekey, new_prekey
 from nightshift.protocol.trust import Trust
@@ -134,7 +136,7 @@ class ScriptedDevice:
             key = self.key.private_bytes(
                 serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
             )
-            own = x509.load_der_x509_certificate(self.certificate).public_bytes(serialization.Encoding.PEM)
+            own = load_chain(self.certificate).pem
             credentials = grpc.ssl_channel_credentials(root, key, own)
             self._channel = grpc.secure_channel(self.token.device_address, credentials, CHANNEL_OPTIONS)
         return device_pb2_grpc.DeviceServiceStub(self._channel)
@@ -194,9 +196,12 @@ class ScriptedDevice:
     ) -> Prepared:
         document = plan.document
         metrics = dict.fromkeys(document.vector.metrics, 2.0) | {"tokens": tokens}
-        values = document.vector.encode(delta, weight, metrics, os.urandom)
+        return self.encrypt(plan, document.vector.encode(delta, weight, metrics, os.urandom))
+
+    def encrypt(self, plan: VerifiedPlan, values: NDArray[np.uint64]) -> Prepared:
+        """Encrypt any vector, honest or not: uint64[D]."""
         contribution = contribute(
-            parameters=document.parameters,
+            parameters=plan.document.parameters,
             plan_hash=plan.plan_hash,
             sender=self.device_id,
             members=plan.member_keys(),
@@ -309,6 +314,20 @@ class ScriptedDevice:
             return method(request, timeout=DEADLINE_S)
         except grpc.RpcError as error:
             raise from_rpc_error(error, self.token.device_address) from error
+
+
+def signed_contribution(
+    device: ScriptedDevice, plan: VerifiedPlan, *, ciphertext: bytes, sealed: Sequence[bytes]
+) -> Contribution:
+    """Sign any ciphertext and any sealed shares, one for each member by index, as this device's contribution."""
+    digest = hashlib.sha256(ciphertext).digest()
+    shares = []
+    for member, share in zip(plan.member_keys(), sealed, strict=True):
+        message = share_signature_message(
+            plan.plan_hash, device.device_id, member.device_id, hashlib.sha256(share).digest(), digest
+        )
+        shares.append(SealedShare(member.index, share, device.sign(message)))
+    return Contribution(ciphertext, tuple(shares))
 
 
 def _committee(plan: bytes) -> tuple:

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from nightshift.host import clock
+from tests.support import nights
+from tests.support.fleets import Snapshots
+from tests.support.nights import Night
+
+NightOf = Callable[..., Night]
+
+
+@pytest.fixture
+def move_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Sets by how many seconds protocol time is ahead of the real one, for the devices and the coordinator alike."""
+    file = tmp_path / "clock"
+    monkeypatch.setenv(clock.ENVIRONMENT_VARIABLE, str(file))
+
+    def move(seconds: float) -> None:
+        file.write_text(f"{seconds}", "ascii")
+
+    move(0)
+    return move
+
+
+@pytest.fixture
+def night_of(snapshots: Snapshots, tmp_path: Path, move_clock: Callable[[float], None]) -> Iterator[NightOf]:
+    """Makes nights with an open round; see tests/support/nights.py."""
+    with ExitStack() as stack:
+
+        def made(**numbers: int) -> Night:
+            return stack.enter_context(
+                nights.night(tmp_path / "coordinator", snapshots.package(), move_clock, **numbers)
+            )
+
+        yield made
+
+
+@pytest.fixture
+def night(night_of: NightOf) -> Night:
+    """Six devices, all of them on the committee: five answers open the sum."""
+    made = night_of(devices=6)
+    parameters = made.plan.document.parameters
+    assert (parameters.committee_size, parameters.corrupt, parameters.threshold) == (6, 1, 5)
+    return made
