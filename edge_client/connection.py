@@ -84,12 +84,13 @@ def connect(identity: Identity, membership: Membership) -> Iterator[Connection]:
     _prepare_grpc()
     import grpc
 
+    from nightshift.protocol.chains import load_chain
     from nightshift.v1.device_pb2_grpc import DeviceServiceStub
 
     credentials = grpc.ssl_channel_credentials(
         root_certificates=_pem(membership.root),
         private_key=identity.private_key_pem(),
-        certificate_chain=_pem(membership.certificate),
+        certificate_chain=load_chain(membership.certificate).pem,
     )
     with _channel(membership.device_address, credentials) as channel:
         stub = DeviceServiceStub(channel)  # type: ignore[no-untyped-call]  # generated code

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 
-from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy import delete
 
 from coordinator.aggregation import places
@@ -22,7 +21,7 @@ from coordinator.rounds.states import Event, next_state
 from coordinator.rounds.transitions import freeze
 from coordinator.storage.rows import Cohort, Contribution, ContributionState, UploadPart
 from nightshift.host.failpoints import failpoint
-from nightshift.protocol.certificates import load_certificate
+from nightshift.protocol.certificates import leaf_public_key
 from nightshift.protocol.errors import OverloadedError, StateConflictError
 from nightshift.protocol.identity import DeviceId
 from nightshift.protocol.plan import PlanDocument
@@ -75,14 +74,12 @@ def count(deployment: Deployment, cohort: Cohort, row: Contribution, body: bytes
 
 def _verified(document: PlanDocument, cohort: Cohort, row: Contribution, body: bytes) -> SecretContribution:
     contribution = unpack(document.parameters, document.vector.length, body)
-    public_key = load_certificate(row.certificate).public_key()
-    assert isinstance(public_key, ec.EllipticCurvePublicKey), "enrolled keys are P-256"
     verify_shares(
         parameters=document.parameters,
         length=document.vector.length,
         plan_hash=cohort.plan_hash,
         sender=DeviceId(row.device_id),
-        public_key=public_key,
+        public_key=leaf_public_key(row.certificate),
         members=member_keys(document),
         contribution=contribution,
     )

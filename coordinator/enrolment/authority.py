@@ -1,123 +1,142 @@
-"""The certificate authority: one root, three kinds of leaf (RFC 5280).
+"""The certificate authority from day to day: the intermediate issues, the root may lie in a safe.
 
-The root signs the server's certificate (serverAuth), the signing certificate
-(codeSigning: plans, checkpoints, releases) and the devices' (clientAuth, 30
-days, valid from an hour ago so that a slow clock is no obstacle). All keys are
-ECDSA P-256: gRPC's TLS accepts no Ed25519 leaf. Private keys are files with
-mode 0600 and nothing else: never a row, never a log line.
+The root certifies the intermediate; the intermediate signs the server's
+certificate (serverAuth), the signing certificate (codeSigning: plans,
+checkpoints, releases) and the devices' (clientAuth, 30 days). Everyone else
+holds the root certificate only. Private keys are files with mode 0600 and
+nothing else: never a row, never a log line.
+
+::
+
+    keys/root.crt           what every device holds
+    keys/root.key           only to make an intermediate; may be taken away (`coordinator ca offline`)
+    keys/intermediate.pem   key and certificate
+    keys/signing.key, .crt  made once; a device keeps the certificate that it joined with
+    keys/server.pem         key and chain of both listeners; made anew when it ages
 """
 
 from __future__ import annotations
 
-import ipaddress
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from nightshift.host.files import read_private, write_atomic
+from coordinator.enrolment import issuing
+from coordinator.enrolment.issuing import BACKDATING, Issuer
+from coordinator.enrolment.key_files import (
+    certificates_pem,
+    key_pem,
+    read_certificates,
+    read_key,
+    read_pair,
+    write_pair,
+)
+from nightshift.host.files import write_atomic
 from nightshift.protocol import identity
-from nightshift.protocol.errors import MalformedError, UsageError
+from nightshift.protocol.errors import MalformedError
 
 DEVICE_LIFETIME = timedelta(days=30)
 SERVER_LIFETIME = timedelta(days=397)
 SERVER_RENEWAL = timedelta(days=60)
+INTERMEDIATE_LIFETIME = timedelta(days=3 * 365)
 ROOT_LIFETIME = timedelta(days=3650)
-BACKDATING = timedelta(hours=1)
 MAX_REQUEST_BYTES = 4096
-_LABEL = "[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
-_HOST_NAME = re.compile(rf"(?=.{{1,253}}$){_LABEL}(\.{_LABEL})*")
+
+ROOT_CERTIFICATE = "root.crt"
+ROOT_KEY = "root.key"
+INTERMEDIATE = "intermediate.pem"
+_SIGNING_CERTIFICATE, _SIGNING_KEY, _SERVER = "signing.crt", "signing.key", "server.pem"
 
 
 @dataclass(frozen=True, slots=True)
 class ServerCredentials:
-    """What the listeners present: PEM key and certificate."""
+    """What the listeners present: PEM key, and the chain from the server's certificate to the intermediate's."""
 
     key_pem: bytes
-    certificate_pem: bytes
+    chain_pem: bytes
+
+    def __repr__(self) -> str:
+        return "ServerCredentials(...)"
 
 
 class Authority:
-    """The root and the signing key, as read from the keys directory."""
+    """The intermediate and the signing key, as read from the keys directory."""
 
     def __init__(
         self,
         *,
         root: x509.Certificate,
-        root_key: ec.EllipticCurvePrivateKey,
-        signing_certificate: x509.Certificate,
+        issuer: Issuer,
+        signing_chain: Sequence[x509.Certificate],
         signing_key: ec.EllipticCurvePrivateKey,
         directory: Path,
     ) -> None:
         self.root = root
-        self.signing_certificate_der = _der(signing_certificate)
-        self._root_key = root_key
+        self.directory = directory
+        self.signing_certificate_der = _chain_der(signing_chain)
+        self._issuer = issuer
         self._signing_key = signing_key
-        self._directory = directory
 
     @classmethod
     def create(cls, directory: Path, now_unix_s: int) -> Authority:
-        """Make the root and the signing key in an empty directory."""
+        """Make root, intermediate and signing key in an empty directory."""
         now = datetime.fromtimestamp(now_unix_s, UTC)
-        root_key = ec.generate_private_key(ec.SECP256R1())
-        name = _name("Nightshift root " + identity.device_id(root_key.public_key()).hex()[:16])
-        usage = _key_usage(signs_certificates=True)
-        root = (
-            x509.CertificateBuilder(issuer_name=name, subject_name=name)
-            .public_key(root_key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - BACKDATING)
-            .not_valid_after(now + ROOT_LIFETIME)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .add_extension(usage, critical=True)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(root_key.public_key()), critical=False)
-            .sign(root_key, hashes.SHA256())
-        )
-        signing_key = ec.generate_private_key(ec.SECP256R1())
-        signing = _leaf(
-            root,
-            root_key,
+        root_key = issuing.new_key()
+        name = "Nightshift root " + identity.device_id(root_key.public_key()).hex()[:16]
+        root = Issuer(issuing.self_signed_root(root_key, name, now, ROOT_LIFETIME), root_key)
+        issuer = new_intermediate(root, issuing.new_key(), now_unix_s)
+        signing_key = issuing.new_key()
+        signing = issuing.leaf(
+            issuer,
             signing_key.public_key(),
             subject="Nightshift signing key",
             usage=ExtendedKeyUsageOID.CODE_SIGNING,
             not_before=now - BACKDATING,
-            lifetime=ROOT_LIFETIME,
+            not_after=now + INTERMEDIATE_LIFETIME,
         )
-        for stem, key, certificate in (("root", root_key, root), ("signing", signing_key, signing)):
-            write_atomic(directory / f"{stem}.key", _key_pem(key), mode=0o600)
-            write_atomic(directory / f"{stem}.crt", _pem(certificate), mode=0o644)
+        write_atomic(directory / ROOT_KEY, key_pem(root.key), mode=0o600)
+        write_atomic(directory / ROOT_CERTIFICATE, certificates_pem(root.certificate), mode=0o644)
+        write_pair(directory / INTERMEDIATE, issuer.key, issuer.certificate)
+        write_atomic(directory / _SIGNING_KEY, key_pem(signing_key), mode=0o600)
+        write_atomic(directory / _SIGNING_CERTIFICATE, certificates_pem(signing, issuer.certificate), mode=0o644)
         return cls.load(directory)
 
     @classmethod
     def load(cls, directory: Path) -> Authority:
-        """Read what `create` made.
+        """Read what `create` made. The root's key is not needed.
 
         Raises:
             UsageError: a key file is missing, damaged, or readable by others.
         """
+        key, (certificate, *_) = read_pair(directory / INTERMEDIATE)
         return cls(
-            root=_read_certificate(directory / "root.crt"),
-            root_key=_read_key(directory / "root.key"),
-            signing_certificate=_read_certificate(directory / "signing.crt"),
-            signing_key=_read_key(directory / "signing.key"),
+            root=read_certificates(directory / ROOT_CERTIFICATE)[0],
+            issuer=Issuer(certificate, key),
+            signing_chain=read_certificates(directory / _SIGNING_CERTIFICATE),
+            signing_key=read_key(directory / _SIGNING_KEY),
             directory=directory,
         )
 
     @property
     def root_der(self) -> bytes:
         """The root certificate."""
-        return _der(self.root)
+        return self.root.public_bytes(serialization.Encoding.DER)
 
     @property
     def root_pem(self) -> bytes:
         """The root certificate."""
-        return _pem(self.root)
+        return certificates_pem(self.root)
+
+    @property
+    def intermediate(self) -> x509.Certificate:
+        """The certificate of the key that issues."""
+        return self._issuer.certificate
 
     @property
     def signing_public_key(self) -> ec.EllipticCurvePublicKey:
@@ -128,46 +147,62 @@ class Authority:
         """64 bytes by the signing key over a domain-separated message."""
         return identity.sign(self._signing_key, message)
 
-    def issue_device_certificate(self, public_key: ec.EllipticCurvePublicKey, now_unix_s: int) -> bytes:
-        """A certificate for a device's key: DER, 30 days."""
+    def issue_device_certificate(
+        self, public_key: ec.EllipticCurvePublicKey, now_unix_s: int, *, not_before_unix_s: int | None = None
+    ) -> bytes:
+        """A certificate for a device's key: DER, followed by the intermediate's.
+
+        Args:
+            public_key: the device's.
+            now_unix_s: it ends 30 days from here.
+            not_before_unix_s: where it begins; an hour ago where not said.
+        """
         now = datetime.fromtimestamp(now_unix_s, UTC)
-        certificate = _leaf(
-            self.root,
-            self._root_key,
+        early = now - BACKDATING if not_before_unix_s is None else datetime.fromtimestamp(not_before_unix_s, UTC)
+        certificate = issuing.leaf(
+            self._issuer,
             public_key,
             subject="device " + identity.device_id(public_key).hex()[:32],
             usage=ExtendedKeyUsageOID.CLIENT_AUTH,
-            not_before=now - BACKDATING,
-            lifetime=DEVICE_LIFETIME,
+            not_before=early,
+            not_after=now + DEVICE_LIFETIME,
         )
-        return _der(certificate)
+        return _chain_der([certificate, self._issuer.certificate])
 
     def server_credentials(self, addresses: Sequence[str], now_unix_s: int) -> ServerCredentials:
-        """The listeners' key and certificate; made anew when it ages or the addresses changed."""
+        """The listeners' key and chain; made anew when they age, or the addresses or the intermediate changed."""
         now = datetime.fromtimestamp(now_unix_s, UTC)
-        key_file, certificate_file = self._directory / "server.key", self._directory / "server.crt"
-        names = x509.SubjectAlternativeName([_general_name(address) for address in addresses])
-        if key_file.exists() and certificate_file.exists():
-            certificate = _read_certificate(certificate_file)
-            present = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-            if present == names and certificate.not_valid_after_utc - now > SERVER_RENEWAL:
-                return ServerCredentials(read_private(key_file), certificate_file.read_bytes())
-        key = ec.generate_private_key(ec.SECP256R1())
-        certificate = _leaf(
-            self.root,
-            self._root_key,
+        file, names = self.directory / _SERVER, issuing.server_names(addresses)
+        if file.exists():
+            key, chain = read_pair(file)
+            present = chain[0].extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+            lasting = chain[0].not_valid_after_utc - now > SERVER_RENEWAL
+            if present == names and lasting and chain[1:] == [self._issuer.certificate]:
+                return ServerCredentials(key_pem(key), certificates_pem(*chain))
+        key = issuing.new_key()
+        certificate = issuing.leaf(
+            self._issuer,
             key.public_key(),
             subject="Nightshift coordinator",
             usage=ExtendedKeyUsageOID.SERVER_AUTH,
             not_before=now - BACKDATING,
-            lifetime=SERVER_LIFETIME,
+            not_after=now + SERVER_LIFETIME,
             names=names,
         )
-        # The certificate goes last: a crash in between leaves none, and the next start makes both again.
-        certificate_file.unlink(missing_ok=True)
-        write_atomic(key_file, _key_pem(key), mode=0o600)
-        write_atomic(certificate_file, _pem(certificate), mode=0o644)
-        return ServerCredentials(read_private(key_file), certificate_file.read_bytes())
+        write_pair(file, key, certificate, self._issuer.certificate)
+        return ServerCredentials(key_pem(key), certificates_pem(certificate, self._issuer.certificate))
+
+
+def new_intermediate(root: Issuer, key: ec.EllipticCurvePrivateKey, now_unix_s: int) -> Issuer:
+    """An intermediate below a root whose key is at hand."""
+    now = datetime.fromtimestamp(now_unix_s, UTC)
+    return Issuer(certify_intermediate(root, key.public_key(), now), key)
+
+
+def certify_intermediate(root: Issuer, public_key: ec.EllipticCurvePublicKey, now: datetime) -> x509.Certificate:
+    """The root's word that a key may issue certificates."""
+    name = "Nightshift intermediate " + identity.device_id(public_key).hex()[:16]
+    return issuing.intermediate(root, public_key, name, now, INTERMEDIATE_LIFETIME)
 
 
 def requested_key(request_der: bytes) -> ec.EllipticCurvePublicKey:
@@ -191,90 +226,5 @@ def requested_key(request_der: bytes) -> ec.EllipticCurvePublicKey:
     return key
 
 
-def _leaf(
-    root: x509.Certificate,
-    root_key: ec.EllipticCurvePrivateKey,
-    public_key: ec.EllipticCurvePublicKey,
-    *,
-    subject: str,
-    usage: x509.ObjectIdentifier,
-    not_before: datetime,
-    lifetime: timedelta,
-    names: x509.SubjectAlternativeName | None = None,
-) -> x509.Certificate:
-    builder = (
-        x509.CertificateBuilder(issuer_name=root.subject, subject_name=_name(subject))
-        .public_key(public_key)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(not_before)
-        .not_valid_after(not_before + BACKDATING + lifetime)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_key_usage(signs_certificates=False), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(root_key.public_key()), critical=False)
-    )
-    if names is not None:
-        builder = builder.add_extension(names, critical=False)
-    return builder.sign(root_key, hashes.SHA256())
-
-
-def _key_usage(*, signs_certificates: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=not signs_certificates,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=signs_certificates,
-        crl_sign=signs_certificates,
-        encipher_only=False,
-        decipher_only=False,
-    )
-
-
-def _name(text: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
-
-
-def _general_name(address: str) -> x509.GeneralName:
-    try:
-        return x509.IPAddress(ipaddress.ip_address(address))
-    except ValueError:
-        pass
-    if not _HOST_NAME.fullmatch(address):
-        raise UsageError(f"{address!r} is neither a host name nor an IP address")
-    return x509.DNSName(address)
-
-
-def _pem(certificate: x509.Certificate) -> bytes:
-    return certificate.public_bytes(serialization.Encoding.PEM)
-
-
-def _der(certificate: x509.Certificate) -> bytes:
-    return certificate.public_bytes(serialization.Encoding.DER)
-
-
-def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-
-
-def _read_certificate(path: Path) -> x509.Certificate:
-    try:
-        return x509.load_pem_x509_certificate(path.read_bytes())
-    except FileNotFoundError as error:
-        raise UsageError(f"{path} is missing; restore the keys directory from a backup") from error
-    except ValueError as error:
-        raise UsageError(f"{path} is not a PEM certificate; restore the keys directory from a backup") from error
-
-
-def _read_key(path: Path) -> ec.EllipticCurvePrivateKey:
-    pem = read_private(path)
-    try:
-        key = serialization.load_pem_private_key(pem, password=None)
-    except (ValueError, TypeError):
-        key = None
-    if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise UsageError(f"{path} is not a P-256 private key; restore the keys directory from a backup")
-    return key
+def _chain_der(chain: Sequence[x509.Certificate]) -> bytes:
+    return b"".join(each.public_bytes(serialization.Encoding.DER) for each in chain)

@@ -8,7 +8,7 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from coordinator.storage.rows import Device, PrekeyRow
-from nightshift.protocol.certificates import load_certificate
+from nightshift.protocol.certificates import leaf_public_key
 from nightshift.protocol.errors import MalformedError, StateConflictError
 from nightshift.protocol.identity import DeviceId
 from nightshift.protocol.plan import prekey_from_proto
@@ -57,12 +57,12 @@ def receive(
         )
     )
     held = unspent(session, device, now_unix_s)
-    public_key = load_certificate(device.certificate).public_key()
+    public_key = leaf_public_key(device.certificate)
     for message in published:
         prekey = prekey_from_proto(message)
         if prekey.device_id != device.device_id or prekey.epoch != epoch or not 0 <= prekey.serial < MAX_NUMBER:
             raise MalformedError("a prekey is of another device or epoch, or its serial is out of range")
-        prekeys.verify(prekey, public_key, now=now_unix_s)  # type: ignore[arg-type]  # enrolled keys are P-256
+        prekeys.verify(prekey, public_key, now=now_unix_s)
         existing = session.get(PrekeyRow, (prekey.device_id, prekey.epoch, prekey.serial))
         if existing is not None:
             if existing.public_key != prekey.public:

@@ -37,7 +37,7 @@ def serving(deployment: Deployment) -> Iterator[None]:
     """
     listen = deployment.configuration.listen
     credentials = deployment.authority.server_credentials(listen.addresses, now_unix_s())
-    pair = [(credentials.key_pem, credentials.certificate_pem)]
+    pair = [(credentials.key_pem, credentials.chain_pem)]
     root = deployment.authority.root_pem
     with exclusive_lock(deployment.home.lock_file):
         join_server = _server(JOIN_THREADS)

@@ -142,14 +142,10 @@ class _Pass:
             return None
 
     def _require_certificate(self) -> None:
-        from nightshift.protocol.certificates import load_certificate
+        from nightshift.protocol.chains import load_chain, not_after_unix_s, not_before_unix_s
 
-        certificate = load_certificate(self._session.membership.certificate)
-        require_valid_period(
-            int(certificate.not_valid_before_utc.timestamp()),
-            int(certificate.not_valid_after_utc.timestamp()),
-            self._session.now_unix_s,
-        )
+        certificate = load_chain(self._session.membership.certificate).leaf
+        require_valid_period(not_before_unix_s(certificate), not_after_unix_s(certificate), self._session.now_unix_s)
 
     def _left_over_uploads(self) -> None:
         store = self._session.store

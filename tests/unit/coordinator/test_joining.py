@@ -195,7 +195,9 @@ def test_no_secret_and_no_private_key_is_in_the_database(served: Deployment) -> 
     assert device.certificate in stored, "the search must be able to find something"
     assert token.secret not in stored
     assert b"PRIVATE KEY" not in stored
-    for file in served.home.keys_directory.glob("*.key"):
+    private = [file for file in served.home.keys_directory.iterdir() if b"PRIVATE KEY" in file.read_bytes()]
+    assert {file.name for file in private} == {"root.key", "intermediate.pem", "signing.key", "server.pem"}
+    for file in private:
         assert file.stat().st_mode & 0o777 == 0o600
         key = serialization.load_pem_private_key(file.read_bytes(), None)
         scalar = key.private_numbers().private_value.to_bytes(32, "big")

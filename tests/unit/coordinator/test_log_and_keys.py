@@ -113,14 +113,14 @@ def test_each_certificate_serves_one_purpose(authority: Authority, tmp_path: Pat
     with pytest.raises(VerificationError):
         verify_signing_certificate(device, authority.root)
     authority.server_credentials(["localhost"], NOW)
-    server = x509.load_pem_x509_certificate((tmp_path / "server.crt").read_bytes())
+    server = x509.load_pem_x509_certificate((tmp_path / "server.pem").read_bytes())
     usage = server.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     assert list(usage) == [ExtendedKeyUsageOID.SERVER_AUTH]
 
 
 def test_the_server_certificate_carries_names_and_addresses(authority: Authority, tmp_path: Path) -> None:
     authority.server_credentials(["coordinator.example", "192.0.2.7", "2001:db8::1"], NOW)
-    server = x509.load_pem_x509_certificate((tmp_path / "server.crt").read_bytes())
+    server = x509.load_pem_x509_certificate((tmp_path / "server.pem").read_bytes())
     names = server.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert names.get_values_for_type(x509.DNSName) == ["coordinator.example"]
     assert [str(address) for address in names.get_values_for_type(x509.IPAddress)] == ["192.0.2.7", "2001:db8::1"]
@@ -131,10 +131,10 @@ def test_the_server_certificate_is_made_anew_when_it_ages_or_its_names_change(au
     assert authority.server_credentials(["localhost"], NOW + 300 * DAY_S) == first
     assert authority.server_credentials(["localhost"], NOW + 340 * DAY_S) != first
     second = authority.server_credentials(["other.example"], NOW)
-    assert second.certificate_pem != first.certificate_pem
+    assert second.chain_pem != first.chain_pem
 
 
-@pytest.mark.parametrize("name", ["root.key", "signing.key", "root.crt", "signing.crt"])
+@pytest.mark.parametrize("name", ["intermediate.pem", "signing.key", "root.crt", "signing.crt"])
 def test_a_missing_or_damaged_key_is_named(authority: Authority, tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     path.write_bytes(b"garbage")
