@@ -13,7 +13,6 @@ import mmap
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import IntEnum
 from pathlib import Path
 from types import TracebackType
 from typing import Final
@@ -21,7 +20,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from nightshift.packages.gguf_types import FORMATS, TensorType, ValueType, block_of, type_name
 from nightshift.protocol.errors import IncompatibleError, MalformedError
+
+__all__ = ["DEFAULT_ALIGNMENT", "MAGIC", "GgufFile", "TensorInfo", "TensorType", "Value", "ValueType"]
 
 MAGIC: Final = b"GGUF"
 DEFAULT_ALIGNMENT: Final = 32
@@ -34,78 +36,21 @@ _TENSOR_NAME_BYTES_MAX = 255
 _DIMENSIONS_MAX = 4
 _ELEMENTS_MAX = 1 << 42
 _ALIGNMENT_MAX = 1 << 20
+_ARRAY_MAX = 1 << 21  # entries; the largest vocabularies have a quarter of a million
+_TEXT_BYTES_MAX = 1 << 24
+_LIST_TEXT_BYTES_MAX = 1 << 16
 
-
-class ValueType(IntEnum):
-    """Types of metadata values (docs/gguf.md)."""
-
-    UINT8 = 0
-    INT8 = 1
-    UINT16 = 2
-    INT16 = 3
-    UINT32 = 4
-    INT32 = 5
-    FLOAT32 = 6
-    BOOL = 7
-    STRING = 8
-    ARRAY = 9
-    UINT64 = 10
-    INT64 = 11
-    FLOAT64 = 12
-
-
-_FORMATS: Final = {
-    ValueType.UINT8: "<B",
-    ValueType.INT8: "<b",
-    ValueType.UINT16: "<H",
-    ValueType.INT16: "<h",
-    ValueType.UINT32: "<I",
-    ValueType.INT32: "<i",
-    ValueType.FLOAT32: "<f",
-    ValueType.BOOL: "<?",
-    ValueType.UINT64: "<Q",
-    ValueType.INT64: "<q",
-    ValueType.FLOAT64: "<d",
-}
 
 Scalar = int | float | bool | str
 Value = Scalar | list[Scalar]
-
-
-class TensorType(IntEnum):
-    """The ggml tensor types whose layout this project knows."""
-
-    F32 = 0
-    F16 = 1
-    Q4_0 = 2
-    Q8_0 = 8
-    BF16 = 30
-
-    @property
-    def block(self) -> tuple[int, int]:
-        """(values, bytes) of one block."""
-        return _BLOCKS[self]
-
-    def size_bytes(self, shape: tuple[int, ...]) -> int:
-        """Bytes of a tensor of this shape, row-major, the last axis a multiple of the block."""
-        values, size = self.block
-        return math.prod(shape) // values * size
-
-
-_BLOCKS: Final = {
-    TensorType.F32: (1, 4),
-    TensorType.F16: (1, 2),
-    TensorType.BF16: (1, 2),
-    TensorType.Q4_0: (32, 18),
-    TensorType.Q8_0: (32, 34),
-}
 
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
     """One tensor of the file: `shape` is row-major (GGUF itself lists the fastest axis first).
 
-    `type` is None and `size_bytes` 0 for a ggml type outside `TensorType` (K-quants, for instance).
+    `type` is None for a ggml type outside `TensorType` (K-quants, for instance); `size_bytes` is 0
+    where not even the size of its blocks is known.
     """
 
     name: str
@@ -220,11 +165,11 @@ class GgufFile:
         if entry.type is ValueType.STRING:
             return self._string(entry.value_start)[0]
         if entry.type is not ValueType.ARRAY:
-            scalar: Scalar = struct.unpack_from(_FORMATS[entry.type], self._data, entry.value_start)[0]
+            scalar: Scalar = struct.unpack_from(FORMATS[entry.type], self._data, entry.value_start)[0]
             return scalar
         assert entry.element is not None
         if entry.element is not ValueType.STRING:
-            code = _FORMATS[entry.element][1]
+            code = FORMATS[entry.element][1]
             return list(struct.unpack_from(f"<{entry.count}{code}", self._data, entry.value_start))
         texts: list[Scalar] = []
         position = entry.value_start
@@ -300,7 +245,7 @@ class GgufFile:
             raise self._malformed(f"has no tensor {name!r}")
         if info.type is None:
             raise IncompatibleError(
-                f"{self.path}: tensor {name} has ggml type {info.type_code}; "
+                f"{self.path}: tensor {name} is {type_name(info.type_code)}; "
                 f"read are {', '.join(kind.name for kind in TensorType)}. Quantise the model with --pure"
             )
         start = self._data_start + info.offset
@@ -347,13 +292,16 @@ class GgufFile:
             value_start = position + 12
             if element is ValueType.ARRAY:
                 raise self._malformed(f"{key[:80]!r} is an array of arrays, which no known key is")
-        end = self._end_of(element or kind, count, value_start, key)
+            if count > _ARRAY_MAX:
+                raise self._malformed(f"{key[:80]!r} claims {count} entries, at most {_ARRAY_MAX} are read")
+        longest = _TEXT_BYTES_MAX if element is None else _LIST_TEXT_BYTES_MAX
+        end = self._end_of(element or kind, count, value_start, key, longest)
         self._entries[key] = _Entry(start, kind, element, count, value_start, end)
         return end
 
-    def _end_of(self, kind: ValueType, count: int, position: int, key: str) -> int:
+    def _end_of(self, kind: ValueType, count: int, position: int, key: str, longest: int) -> int:
         if kind is not ValueType.STRING:
-            size = count * struct.calcsize(_FORMATS[kind])
+            size = count * struct.calcsize(FORMATS[kind])
             self._need(position, size, f"the value of {key[:80]!r}")
             return position + size
         self._need(position, count * 8, f"the texts of {key[:80]!r}")
@@ -361,6 +309,8 @@ class GgufFile:
             self._need(position, 8, f"the texts of {key[:80]!r}")
             (size,) = struct.unpack_from("<Q", self._data, position)
             self._need(position + 8, size, f"the texts of {key[:80]!r}")
+            if size > longest:
+                raise self._malformed(f"{key[:80]!r} holds a text of {size} bytes, at most {longest} are read")
             position += 8 + size
         return position
 
@@ -383,11 +333,12 @@ class GgufFile:
         if min(shape) < 1 or math.prod(shape) > _ELEMENTS_MAX:
             raise self._malformed(f"tensor {name!r} claims the shape {list(shape)}")
         known = TensorType(code) if code in TensorType.__members__.values() else None
-        size = known.size_bytes(shape) if known is not None else 0
-        if known is not None and shape[-1] % known.block[0]:
+        block = block_of(code)
+        if block is not None and shape[-1] % block[0]:
             raise self._malformed(
-                f"tensor {name!r}: rows of {shape[-1]} values are no multiple of the block of {known.name}"
+                f"tensor {name!r}: rows of {shape[-1]} values are no multiple of the block of {type_name(code)}"
             )
+        size = 0 if block is None else math.prod(shape) // block[0] * block[1]
         return TensorInfo(name, shape, known, code, offset, size), position + 16 + rank * 8
 
     def _admit(self, info: TensorInfo) -> None:

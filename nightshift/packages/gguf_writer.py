@@ -7,7 +7,7 @@ and tensor data is streamed, so a file larger than memory can be written. Same i
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -80,19 +80,28 @@ class GgufWriter:
         self._pad()
 
     def write(self, name: str, data: NDArray[np.uint8]) -> None:
-        """Write the data of the next planned tensor.
+        """Write the data of the next planned tensor; see `write_parts`."""
+        self.write_parts(name, [data])
+
+    def write_parts(self, name: str, parts: Iterable[NDArray[np.uint8]]) -> None:
+        """Write the data of the next planned tensor, part by part, so that it need not fit in memory.
 
         Args:
             name: Must be the next name of the plan.
-            data: uint8, any shape, exactly the planned number of bytes.
+            parts: uint8, any shape, together exactly the planned number of bytes.
 
         Raises:
             ValueError: Out of order, or the wrong size.
         """
         plan = self._remaining.pop()
-        if plan.name != name or data.nbytes != plan.size_bytes:
-            raise ValueError(f"tensor {name} of {data.nbytes} bytes; planned is {plan.name} of {plan.size_bytes} bytes")
-        self._file.write(np.ascontiguousarray(data).data)
+        if plan.name != name:
+            raise ValueError(f"tensor {name}; planned is {plan.name}")
+        size_bytes = 0
+        for part in parts:
+            size_bytes += part.nbytes
+            self._file.write(np.ascontiguousarray(part).data)
+        if size_bytes != plan.size_bytes:
+            raise ValueError(f"tensor {name} of {size_bytes} bytes; planned are {plan.size_bytes}")
         self._pad()
 
     def _pad(self) -> None:

@@ -81,7 +81,11 @@ class GraphBuilder:
 
     def output(self, value: str, name: str, dtype: str, shape: Sequence[Dimension]) -> None:
         """Declare `value` an output of the graph, under `name`."""
-        self.nodes.append(Node("Identity", (value,), (name,)))
+        self.emit_into((name,), "Identity", value)
+        self.declare_output(name, dtype, shape)
+
+    def declare_output(self, name: str, dtype: str, shape: Sequence[Dimension]) -> None:
+        """Declare the result of this name an output of the graph; no copy is made, as `output` makes one."""
         self.outputs.append(Port(name, dtype, tuple(shape)))
 
     def emit(self, op: str, *inputs: str, domain: str = "", **attributes: Attribute) -> str:
@@ -92,15 +96,21 @@ class GraphBuilder:
         self, op: str, *inputs: str, count: int, domain: str = "", **attributes: Attribute
     ) -> tuple[str, ...]:
         """Append an op with `count` results; returns their names."""
-        outputs = tuple(self._fresh(op) for _ in range(count))
-        self.nodes.append(Node(op, inputs, outputs, attributes, domain))
+        outputs = tuple(self.fresh_name(op) for _ in range(count))
+        self.emit_into(outputs, op, *inputs, domain=domain, **attributes)
         return outputs
+
+    def emit_into(
+        self, outputs: tuple[str, ...], op: str, *inputs: str, domain: str = "", **attributes: Attribute
+    ) -> None:
+        """Append an op whose results have these names; an empty name is a result that is not wanted."""
+        self.nodes.append(Node(op, inputs, outputs, attributes, domain))
 
     def constant(self, values: Constant) -> str:
         """A constant tensor; equal ones are shared."""
         key = (values.dtype.str, values.shape, values.tobytes())
         if key not in self._constant_names:
-            name = self._fresh("constant")
+            name = self.fresh_name("constant")
             self._constant_names[key] = name
             self.constants[name] = values
         return self._constant_names[key]
@@ -131,6 +141,7 @@ class GraphBuilder:
         """
         return self.emit("Reshape", tensor, self.emit("Shape", other))
 
-    def _fresh(self, stem: str) -> str:
+    def fresh_name(self, stem: str) -> str:
+        """A name that nothing else has."""
         self._next += 1
         return f"{stem}_{self._next}"

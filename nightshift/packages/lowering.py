@@ -92,7 +92,7 @@ def to_onnx(source: GraphBuilder, weights: WeightsFile, *, accuracy: int = ACCUR
     target = GraphBuilder.continuing(source)
     state = _Lowering(target, weights, accuracy, set())
     for node in live_nodes(source):
-        rule = _LOWERINGS.get(node.op)
+        rule = None if node.domain else _LOWERINGS.get(node.op)
         if rule is None:
             target.nodes.append(node)
         else:

@@ -75,6 +75,44 @@ def from_blocks(raw: NDArray[np.uint8], shape: tuple[int, int], kind: TensorType
     return QuantisedMatrix(packed.reshape(rows, columns // 2), scales, bits=4)
 
 
+def quantise(values: NDArray[np.float32], kind: TensorType) -> NDArray[np.uint8]:
+    """Quantise as llama.cpp's reference does (ggml-quants.c, quantize_row_q8_0_ref and quantize_row_q4_0_ref).
+
+    Args:
+        values: float32 [rows, in], finite, with `in` a multiple of 32.
+        kind: Q8_0 or Q4_0.
+
+    Returns:
+        uint8 [rows, in / 32 * bytes of a block], bit for bit what the gguf package writes.
+
+    Raises:
+        IncompatibleError: another tensor type.
+    """
+    if kind not in (TensorType.Q8_0, TensorType.Q4_0):
+        raise IncompatibleError(f"tensor type {kind.name} is no block scheme; expected Q8_0 or Q4_0")
+    blocks = values.reshape(-1, BLOCK)
+    if kind is TensorType.Q8_0:
+        scale = np.abs(blocks).max(axis=1, keepdims=True) / np.float32(127)
+        scaled = blocks * _inverse(scale)
+        # Halves away from zero, as C's roundf; numpy's rint goes to even.
+        codes = (np.sign(scaled) * np.floor(np.abs(scaled) + np.float32(0.5))).astype(np.int8).view(np.uint8)
+    else:
+        largest = np.take_along_axis(blocks, np.abs(blocks).argmax(axis=1, keepdims=True), axis=1)
+        scale = largest / np.float32(-8)
+        shifted = blocks.astype(np.float64) * _inverse(scale).astype(np.float64) + 8.5
+        nibbles = np.minimum(shifted.astype(np.float32).astype(np.uint8), np.uint8(15))
+        codes = nibbles[:, :16] | (nibbles[:, 16:] << 4)
+    with np.errstate(over="ignore"):  # the caller looks for scales that are not finite
+        stored = scale.astype("<f2").view(np.uint8)
+    return np.concatenate([stored, codes], axis=1).reshape(values.shape[0], -1)
+
+
+def _inverse(scale: NDArray[np.float32]) -> NDArray[np.float32]:
+    with np.errstate(divide="ignore"):
+        inverse: NDArray[np.float32] = np.where(scale == 0, np.float32(0), np.float32(1) / scale)
+    return inverse
+
+
 def float_values(raw: NDArray[np.uint8], shape: tuple[int, ...], kind: TensorType) -> NDArray[np.float32]:
     """Widen an F32, F16 or BF16 tensor to float32, exactly.
 

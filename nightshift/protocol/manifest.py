@@ -13,181 +13,61 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-import re
 from dataclasses import asdict, dataclass
-from enum import StrEnum
 from typing import Final, NewType, TypeVar, cast
 
-from nightshift.protocol.errors import MalformedError
+from nightshift.protocol.errors import IncompatibleError, MalformedError
+from nightshift.protocol.manifest_records import (
+    DIMENSION_LIMITS,
+    LORA_PROJECTIONS,
+    FileRole,
+    HubSource,
+    Licence,
+    ModelDimensions,
+    PackageFile,
+    Quantisation,
+    Scheme,
+    TokenizerRecord,
+    Uses,
+    check_template,
+    check_text,
+    uses_of,
+)
 from nightshift.protocol.openness import OpennessRecord
+
+__all__ = [
+    "LORA_PROJECTIONS",
+    "FileRole",
+    "HubSource",
+    "Licence",
+    "Manifest",
+    "ModelDimensions",
+    "PackageFile",
+    "PackageId",
+    "Quantisation",
+    "Scheme",
+    "TokenizerRecord",
+    "Uses",
+    "package_id",
+]
 
 PackageId = NewType("PackageId", bytes)
 """SHA-256 (32 bytes) of the bytes of manifest.json."""
 
 FORMAT_VERSION: Final = 1
 MANIFEST_BYTES_MAX: Final = 1 << 20
-FILE_BYTES_MAX: Final = 1 << 40
 FILES_MAX: Final = 32
-
-LORA_PROJECTIONS: Final = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-"""The matrices of a block that can carry an adapter, in the order of the adapter's layout."""
-
-_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_TEXT_CHARACTERS_MAX = 256
-_TEMPLATE_CHARACTERS_MAX = 128 * 1024
 _LIST_MAX = 64
 
 JsonObject = dict[str, object]
 _Scalar = TypeVar("_Scalar", str, int, float, bool)
 
 
-class FileRole(StrEnum):
-    """What a file of the package is for; each role occurs exactly once."""
-
-    GGUF = "gguf"
-    WEIGHTS = "weights"
-    DECODE = "decode"
-    EVALUATE = "evaluate"
-    TRAIN = "train"
-    TRAIN_RECOMPUTE = "train_recompute"
-    TOKENIZER = "tokenizer"
-
-
-class Scheme(StrEnum):
-    """How the matrices are stored; Q8_0 and Q4_0 are 32-value blocks with one float16 scale."""
-
-    Q8_0 = "Q8_0"
-    Q4_0 = "Q4_0"
-    F16 = "F16"
-
-
-@dataclass(frozen=True, slots=True)
-class PackageFile:
-    """One file: a plain name inside the package's folder, its size and SHA-256 (hex)."""
-
-    name: str
-    role: FileRole
-    size_bytes: int
-    sha256: str
-
-    def __post_init__(self) -> None:
-        if not _FILE_NAME.fullmatch(self.name):
-            raise MalformedError(
-                f"manifest: file name {self.name[:60]!r}: expected a plain name of letters, digits, "
-                "'.', '_' and '-' without any folder"
-            )
-        _check_range("file size_bytes", self.size_bytes, 0, FILE_BYTES_MAX)
-        _check_sha256("file sha256", self.sha256)
-
-
-@dataclass(frozen=True, slots=True)
-class ModelDimensions:
-    """The shape of a decoder-only transformer; sizes in elements, `context` in tokens."""
-
-    family: str
-    layers: int
-    hidden: int
-    ffn: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    vocabulary: int
-    context: int
-    rope_theta: float
-    rms_eps: float
-    tied_embeddings: bool
-
-    def __post_init__(self) -> None:
-        _check_text("dimensions family", self.family)
-        for name, upper in _DIMENSION_LIMITS.items():
-            _check_range(f"dimensions {name}", getattr(self, name), 1, upper)
-        if self.heads % self.kv_heads:
-            raise MalformedError(f"manifest: {self.heads} heads are no multiple of {self.kv_heads} kv_heads")
-        if self.head_dim % 2:
-            raise MalformedError(f"manifest: head_dim {self.head_dim} is odd; rotary embedding turns pairs")
-        for name in ("rope_theta", "rms_eps"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise MalformedError(f"manifest: {name} must be a positive finite number, got {value}")
-
-    def projection_shape(self, projection: str) -> tuple[int, int]:
-        """(out, in) of one of `LORA_PROJECTIONS` in every block."""
-        query, key_value = self.heads * self.head_dim, self.kv_heads * self.head_dim
-        return {
-            "q_proj": (query, self.hidden),
-            "k_proj": (key_value, self.hidden),
-            "v_proj": (key_value, self.hidden),
-            "o_proj": (self.hidden, query),
-            "gate_proj": (self.ffn, self.hidden),
-            "up_proj": (self.ffn, self.hidden),
-            "down_proj": (self.hidden, self.ffn),
-        }[projection]
-
-
-_DIMENSION_LIMITS: Final = {
-    "layers": 1024,
-    "hidden": 1 << 17,
-    "ffn": 1 << 19,
-    "heads": 1024,
-    "kv_heads": 1024,
-    "head_dim": 1024,
-    "vocabulary": 1 << 21,
-    "context": 1 << 24,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Quantisation:
-    """The scheme of the matrices and the SHA-256 (hex) of the file they were made from."""
-
-    scheme: Scheme
-    source_sha256: str
-
-    def __post_init__(self) -> None:
-        _check_sha256("quantisation source_sha256", self.source_sha256)
-
-
-@dataclass(frozen=True, slots=True)
-class TokenizerRecord:
-    """Hash (hex) of tokenizer.json and the special tokens; None where the model has none."""
-
-    sha256: str
-    bos: int | None
-    eos: int | None
-    add_bos: bool
-
-    def __post_init__(self) -> None:
-        _check_sha256("tokenizer sha256", self.sha256)
-        for name in ("bos", "eos"):
-            value = getattr(self, name)
-            if value is not None:
-                _check_range(f"tokenizer {name}", value, 0, _DIMENSION_LIMITS["vocabulary"] - 1)
-        if self.add_bos and self.bos is None:
-            raise MalformedError("manifest: tokenizer add_bos is set, but there is no bos token")
-
-
-@dataclass(frozen=True, slots=True)
-class Licence:
-    """Terms of the weights: SPDX identifier, what a user must do, what uses are allowed (empty: any)."""
-
-    spdx: str
-    obligations: tuple[str, ...] = ()
-    allowed_uses: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        _check_text("licence spdx", self.spdx)
-        for name in ("obligations", "allowed_uses"):
-            entries = getattr(self, name)
-            if len(entries) > _LIST_MAX:
-                raise MalformedError(f"manifest: licence {name}: {len(entries)} entries, at most {_LIST_MAX}")
-            for entry in entries:
-                _check_text(f"licence {name}", entry, longest=2048)
-
-
 @dataclass(frozen=True, slots=True)
 class Manifest:
     """Everything a device needs to know of a package before it reads any other file of it.
+
+    Which files there are decides what the package is for (`Uses`).
 
     Raises:
         MalformedError: A role is missing or doubled, or a value contradicts another.
@@ -196,6 +76,7 @@ class Manifest:
     name: str
     dimensions: ModelDimensions
     quantisation: Quantisation
+    source: HubSource | None
     tokenizer: TokenizerRecord
     chat_template: str | None
     licence: Licence
@@ -204,18 +85,23 @@ class Manifest:
     files: tuple[PackageFile, ...]
 
     def __post_init__(self) -> None:
-        _check_text("name", self.name)
+        check_text("name", self.name)
         if self.chat_template is not None:
-            _check_template(self.chat_template)
-        if not self.lora_targets or list(self.lora_targets) != [
-            projection for projection in LORA_PROJECTIONS if projection in self.lora_targets
-        ]:
+            check_template(self.chat_template)
+        if list(self.lora_targets) != [name for name in LORA_PROJECTIONS if name in self.lora_targets]:
             raise MalformedError(
                 f"manifest: lora_targets must be some of {', '.join(LORA_PROJECTIONS)}, in this order, "
                 f"got {', '.join(self.lora_targets)[:200]}"
             )
-        if sorted(file.role for file in self.files) != sorted(FileRole):
-            raise MalformedError(f"manifest: expected one file for each role: {', '.join(FileRole)}")
+        uses = self.uses
+        trains = uses is Uses.TRAINING
+        if trains != bool(self.lora_targets):
+            raise MalformedError("manifest: lora_targets are for packages with train graphs, and those need some")
+        if trains:
+            self.dimensions.require_complete()
+            self.quantisation.require_graphs()
+        if uses is Uses.ONNX_RUNTIME and not (self.dimensions.kv_heads and self.dimensions.head_dim):
+            raise MalformedError("manifest: kv_heads or head_dim is 0; they shape the cache of the decode graph")
         if len({file.name.lower() for file in self.files} | {"manifest.json"}) != len(self.files) + 1:
             raise MalformedError("manifest: two files share a name, or one is called manifest.json")
         if self.tokenizer.sha256 != self.file(FileRole.TOKENIZER).sha256:
@@ -225,8 +111,20 @@ class Manifest:
                 raise MalformedError(f"manifest: special token {token} is outside the vocabulary")
 
     def file(self, role: FileRole | str) -> PackageFile:
-        """The file with this role."""
-        return next(file for file in self.files if file.role == role)
+        """The file with this role.
+
+        Raises:
+            IncompatibleError: The package has none.
+        """
+        for file in self.files:
+            if file.role == role:
+                return file
+        raise IncompatibleError(f"model {self.name} has no {role} file: {self.uses.sentence}")
+
+    @property
+    def uses(self) -> Uses:
+        """What the package can be used for."""
+        return uses_of([file.role for file in self.files])
 
     def lora_shapes(self) -> dict[str, tuple[str | int, ...]]:
         """Adapter tensor name -> shape with 'r' for the rank, in the order of the layout.
@@ -248,6 +146,7 @@ class Manifest:
             "name": self.name,
             "dimensions": asdict(self.dimensions),
             "quantisation": asdict(self.quantisation),
+            "source": None if self.source is None else asdict(self.source),
             "tokenizer": asdict(self.tokenizer),
             "chat_template": self.chat_template,
             "licence": asdict(self.licence),
@@ -299,6 +198,7 @@ def _decode_manifest(value: object) -> Manifest:
         name=_typed(top["name"], str, "name"),
         dimensions=_decode_dimensions(top["dimensions"]),
         quantisation=_decode_quantisation(top["quantisation"]),
+        source=None if top["source"] is None else _decode_source(top["source"]),
         tokenizer=_decode_tokenizer(top["tokenizer"]),
         chat_template=None if template is None else _typed(template, str, "chat_template"),
         licence=_decode_licence(top["licence"]),
@@ -310,7 +210,7 @@ def _decode_manifest(value: object) -> Manifest:
 
 def _decode_dimensions(value: object) -> ModelDimensions:
     entry = _object(value, "dimensions", tuple(ModelDimensions.__dataclass_fields__))
-    whole = {name: _typed(entry[name], int, f"dimensions {name}") for name in _DIMENSION_LIMITS}
+    whole = {name: _typed(entry[name], int, f"dimensions {name}") for name in DIMENSION_LIMITS}
     return ModelDimensions(
         family=_typed(entry["family"], str, "dimensions family"),
         rope_theta=_typed(entry["rope_theta"], float, "dimensions rope_theta"),
@@ -326,6 +226,11 @@ def _decode_quantisation(value: object) -> Quantisation:
     if scheme not in Scheme.__members__.values():
         raise MalformedError(f"manifest: quantisation scheme {scheme[:20]!r}; expected {', '.join(Scheme)}")
     return Quantisation(Scheme(scheme), _typed(entry["source_sha256"], str, "quantisation source_sha256"))
+
+
+def _decode_source(value: object) -> HubSource:
+    entry = _object(value, "source", tuple(HubSource.__dataclass_fields__))
+    return HubSource(**{name: _typed(entry[name], str, f"source {name}") for name in entry})
 
 
 def _decode_tokenizer(value: object) -> TokenizerRecord:
@@ -382,25 +287,3 @@ def _texts(value: object, name: str) -> tuple[str, ...]:
     if not isinstance(value, list) or len(value) > _LIST_MAX:
         raise MalformedError(f"manifest: {name} must be a list of at most {_LIST_MAX} texts")
     return tuple(_typed(entry, str, name) for entry in value)
-
-
-def _check_range(name: str, value: int, lower: int, upper: int) -> None:
-    if not lower <= value <= upper:
-        raise MalformedError(f"manifest: {name} is {value}; expected {lower} to {upper}")
-
-
-def _check_sha256(name: str, value: str) -> None:
-    if not re.fullmatch(r"[0-9a-f]{64}", value):
-        raise MalformedError(f"manifest: {name} must be 64 lower-case hex digits")
-
-
-def _check_template(template: str) -> None:
-    if len(template) > _TEMPLATE_CHARACTERS_MAX:
-        raise MalformedError(f"manifest: chat_template is longer than {_TEMPLATE_CHARACTERS_MAX} characters")
-    if any("\ud800" <= character <= "\udfff" for character in template):
-        raise MalformedError("manifest: chat_template holds half of a surrogate pair")
-
-
-def _check_text(name: str, value: str, *, longest: int = _TEXT_CHARACTERS_MAX) -> None:
-    if not 0 < len(value) <= longest or not value.isprintable():
-        raise MalformedError(f"manifest: {name} must be 1 to {longest} printable characters")

@@ -4,17 +4,19 @@ Nightshift exists because federated post-training on closed models contradicts t
 autonomy that it promises (Agrawal, Mertel, Mayer, arXiv 2505.23593). So every model package
 states what is open, and the device's owner sets a minimum.
 
-Axis one is the class of the Model Openness Framework (White et al., arXiv 2403.13784, section 5):
+Axis one is the class of the Model Openness Framework, version 1.0 of 2024-12-15 (White et al., arXiv
+2403.13784, section 5; components counted as its reference implementation, the LF AI & Data Model Openness
+Tool, counts them: 6 for class III, 11 for class II, and for class I all but the optional ones):
 
 * class III, Open Model: architecture, final weights, technical report, evaluation results, model
   card, data card
-* class II, Open Tooling: class III and the code for training, inference and evaluation, and the
-  evaluation data
+* class II, Open Tooling: class III and the code for training, inference and evaluation, the
+  evaluation data, and the supporting libraries and tools
 * class I, Open Science: class II and the research paper, datasets, preprocessing code,
   intermediate weights
 
-(a research paper also counts as the technical report; sample outputs, supporting tools and
-metadata are optional there and are recorded but not counted).
+(a research paper also counts as the technical report; sample outputs and metadata are optional there
+and are recorded but not counted).
 
 Axis two is the freedom of the weights' licence alone: a model can be free to use and yet
 scientifically closed, or the other way round; one number would hide that.
@@ -97,6 +99,7 @@ REQUIRED: tuple[tuple[MofClass, tuple[Component, ...]], ...] = (
             Component.INFERENCE_CODE,
             Component.EVALUATION_CODE,
             Component.EVALUATION_DATA,
+            Component.SUPPORTING_TOOLS,
         ),
     ),
     (

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from nightshift.packages import gguf_writer
-from nightshift.packages.build import FILE_NAMES, build_package
+from nightshift.packages.build import build_package
 from nightshift.packages.gguf_file import GgufFile, TensorType, ValueType
 from nightshift.packages.package import ModelPackage, file_sha256
+from nightshift.packages.package_folder import FILE_NAMES
 from nightshift.packages.random_model import SMALL, sentencepiece_entries, write_random_model
 from nightshift.protocol.errors import IncompatibleError, MalformedError, NightshiftError, UsageError
 from nightshift.protocol.manifest import Licence
@@ -129,7 +130,7 @@ def test_licence_and_targets_are_the_callers_to_state(stories_source: Path, tmp_
     package = build_package(stories_source, tmp_path / "package", licence=licence, lora_targets=("v_proj", "q_proj"))
     assert package.manifest.licence == licence
     assert package.manifest.lora_targets == ("q_proj", "v_proj")
-    assert package.manifest.openness.weights_freedom is WeightsFreedom.UNKNOWN
+    assert package.manifest.openness.weights_freedom is WeightsFreedom.RESTRICTED
 
 
 def test_progress_is_told_in_words(stories_source: Path, tmp_path: Path) -> None:
@@ -222,7 +223,7 @@ def test_a_sliding_window_shortens_the_context(stories_source: Path, tmp_path: P
     assert package.manifest.dimensions.context == 128
 
 
-def test_chat_template_and_unknown_licence_travel(stories_source: Path, tmp_path: Path) -> None:
+def test_chat_template_and_a_licence_of_its_own_travel(stories_source: Path, tmp_path: Path) -> None:
     replace = {
         "tokenizer.chat_template": gguf_writer.entry("tokenizer.chat_template", "{{ messages }}"),
         "general.license": gguf_writer.entry("general.license", "llama3"),
@@ -230,8 +231,8 @@ def test_chat_template_and_unknown_licence_travel(stories_source: Path, tmp_path
     source = write_gguf(tmp_path / "t.gguf", stories_source, replace=replace)
     manifest = build_package(source, tmp_path / "package").manifest
     assert manifest.chat_template == "{{ messages }}"
-    assert manifest.licence.spdx == "NOASSERTION"
-    assert manifest.openness.weights_freedom is WeightsFreedom.UNKNOWN
+    assert manifest.licence.spdx == "LicenseRef-llama3"
+    assert manifest.openness.weights_freedom is WeightsFreedom.RESTRICTED
 
 
 def test_random_models_are_reproducible(tmp_path: Path) -> None:

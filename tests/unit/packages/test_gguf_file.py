@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from nightshift.packages.architecture import read_architecture
 from nightshift.packages.gguf_file import GgufFile, TensorType, ValueType
+from nightshift.packages.gguf_types import FOREIGN_BLOCKS
 from nightshift.packages.gguf_writer import GgufWriter, TensorPlan, array_entry, entry
 from nightshift.packages.vocabulary import read_vocabulary, tokenizer_json
 from nightshift.protocol.errors import IncompatibleError, MalformedError, NightshiftError
@@ -94,8 +95,10 @@ LIES = {
     "key count": (header(keys=1 << 40) + bytes(64), "claims"),
     "key length": (header(keys=1) + text(b"k", HUGE) + bytes(64), "name of"),
     "text length": (header(keys=1) + text(b"k") + struct.pack("<I", 8) + text(b"v", 1 << 50), "truncated"),
-    "text count": (header(keys=1) + text(b"k") + struct.pack("<IIQ", 9, 8, 1 << 60), "truncated"),
-    "number count": (header(keys=1) + text(b"k") + struct.pack("<IIQ", 9, 10, HUGE), "truncated"),
+    "text count": (header(keys=1) + text(b"k") + struct.pack("<IIQ", 9, 8, 1 << 60), "claims"),
+    "texts beyond the end": (header(keys=1) + text(b"k") + struct.pack("<IIQ", 9, 8, 1 << 20), "truncated"),
+    "number count": (header(keys=1) + text(b"k") + struct.pack("<IIQ", 9, 10, HUGE), "claims"),
+    "numbers beyond the end": (header(keys=1) + text(b"k") + struct.pack("<IIQ", 9, 10, 1 << 20), "truncated"),
     "value type": (header(keys=1) + text(b"k") + struct.pack("<IQ", 99, 0), "unknown value type"),
     "nested": (header(keys=1) + text(b"k") + struct.pack("<IIQ", 9, 9, 1), "array of arrays"),
     "twice": (header(keys=2) + 2 * (text(b"k") + struct.pack("<IB", 0, 1)), "occurs twice"),
@@ -111,6 +114,8 @@ LIES = {
     "unaligned": (header(tensors=1) + tensor(offset=4) + bytes(256), "not aligned"),
     "same tensor": (header(tensors=2) + 2 * tensor() + bytes(256), "occurs twice"),
     "block": (header(tensors=1) + tensor(axes=(33,), kind=8) + bytes(256), "no multiple"),
+    "foreign block": (header(tensors=1) + tensor(axes=(32,), kind=12) + bytes(256), "no multiple of the block of Q4_K"),
+    "foreign and short": (header(tensors=1) + tensor(axes=(256,), kind=12) + bytes(100), "truncated"),
 }
 
 
@@ -123,13 +128,32 @@ def test_a_file_that_lies_is_refused_by_name(tmp_path: Path, lie: str) -> None:
         GgufFile.open(path)
 
 
+def test_a_text_that_no_file_needs_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "long.gguf"
+    path.write_bytes(header(keys=1) + text(b"k") + struct.pack("<I", 8) + text(bytes((1 << 24) + 1)))
+    with pytest.raises(MalformedError, match="at most 16777216 are read"):
+        GgufFile.open(path)
+    path.write_bytes(header(keys=1) + text(b"k") + struct.pack("<IIQ", 9, 8, 1) + text(bytes((1 << 16) + 1)))
+    with pytest.raises(MalformedError, match="at most 65536 are read"):
+        GgufFile.open(path)
+
+
+def test_block_sizes_are_those_of_the_gguf_package() -> None:
+    ours = {code: block[1:] for code, block in FOREIGN_BLOCKS.items()} | {kind: kind.block for kind in TensorType}
+    theirs = {int(kind): size for kind, size in gguf.GGML_QUANT_SIZES.items()}
+    assert ours.items() <= theirs.items()
+    assert {code: name for code, (name, *_) in FOREIGN_BLOCKS.items()} == {
+        code: gguf.GGMLQuantizationType(code).name for code in FOREIGN_BLOCKS
+    }
+
+
 def test_unknown_versions_and_tensor_types_are_incompatible_not_damaged(tmp_path: Path) -> None:
     path = tmp_path / "new.gguf"
     path.write_bytes(header(version=9) + bytes(64))
     with pytest.raises(IncompatibleError, match="version 9"):
         GgufFile.open(path)
     path.write_bytes(header(tensors=1) + tensor(axes=(256,), kind=14) + bytes(512))
-    with GgufFile.open(path) as file, pytest.raises(IncompatibleError, match="ggml type 14"):
+    with GgufFile.open(path) as file, pytest.raises(IncompatibleError, match="tensor t is Q6_K"):
         file.tensor_bytes("t")
 
 

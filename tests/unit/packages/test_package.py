@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from nightshift.packages.build import FILE_NAMES
 from nightshift.packages.package import ModelPackage
+from nightshift.packages.package_folder import FILE_NAMES
 from nightshift.packages.session import open_session, session_options
 from nightshift.protocol.errors import HashMismatchError, MalformedError, NotFoundError, UsageError
 from nightshift.protocol.manifest import PackageId

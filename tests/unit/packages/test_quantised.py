@@ -12,7 +12,7 @@ import pytest
 from nightshift.packages.architecture import half_split_rows
 from nightshift.packages.gguf_file import TensorType
 from nightshift.packages.package import ModelPackage
-from nightshift.packages.quantised import float_values, from_blocks
+from nightshift.packages.quantised import float_values, from_blocks, quantise
 from nightshift.protocol.errors import IncompatibleError
 
 KINDS = {TensorType.Q8_0: gguf.GGMLQuantizationType.Q8_0, TensorType.Q4_0: gguf.GGMLQuantizationType.Q4_0}
@@ -31,6 +31,19 @@ def test_every_code_and_scale_means_what_llama_cpp_means(kind: TensorType) -> No
     assert matrix.shape == (64, 96)
 
 
+@pytest.mark.parametrize("kind", list(KINDS))
+@pytest.mark.parametrize("size", [1e-6, 1.0, 300.0])
+def test_quantising_gives_the_bytes_of_the_gguf_package(kind: TensorType, size: float) -> None:
+    generator = np.random.default_rng(7)
+    values = (generator.standard_normal((50, 96)) * size).astype(np.float32)
+    values[3] = 0.0  # a block of zeros has no scale
+    values[4, :32] = np.arange(-16, 16)  # halves and ties
+    values[5, :32] = values[5, 0]
+    ours = quantise(values, kind)
+    np.testing.assert_array_equal(ours, gguf.quants.quantize(values, KINDS[kind]))
+    assert ours.shape == (50, 3 * kind.block[1])
+
+
 @pytest.mark.parametrize("kind", [TensorType.F32, TensorType.F16, TensorType.BF16])
 def test_floats_widen_exactly(kind: TensorType) -> None:
     values = np.array([[1.0, -2.5], [0.15625, 96.0]], np.float32)  # representable in all three
@@ -41,6 +54,8 @@ def test_floats_widen_exactly(kind: TensorType) -> None:
 def test_schemes_do_not_mix() -> None:
     with pytest.raises(IncompatibleError, match="no block scheme"):
         from_blocks(np.zeros(64, np.uint8), (1, 32), TensorType.F16)
+    with pytest.raises(IncompatibleError, match="no block scheme"):
+        quantise(np.zeros((1, 32), np.float32), TensorType.F16)
     with pytest.raises(IncompatibleError, match="is quantised"):
         float_values(np.zeros(34, np.uint8), (32,), TensorType.Q8_0)
 

@@ -13,11 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nightshift.protocol.errors import MalformedError, NightshiftError
+from nightshift.protocol.errors import IncompatibleError, MalformedError, NightshiftError
 from nightshift.protocol.manifest import (
     LORA_PROJECTIONS,
     MANIFEST_BYTES_MAX,
     FileRole,
+    HubSource,
     Licence,
     Manifest,
     ModelDimensions,
@@ -25,6 +26,7 @@ from nightshift.protocol.manifest import (
     Quantisation,
     Scheme,
     TokenizerRecord,
+    Uses,
     package_id,
 )
 from nightshift.protocol.openness import Component, ComponentRecord, Openness, OpennessRecord
@@ -48,6 +50,7 @@ MANIFEST = Manifest(
         tied_embeddings=True,
     ),
     quantisation=Quantisation(Scheme.Q8_0, HASH),
+    source=HubSource("organisation/tiny", "ab" * 20, "tiny.gguf"),
     tokenizer=TokenizerRecord(HASH, bos=1, eos=None, add_bos=True),
     chat_template="{{ messages }}\n",
     licence=Licence("MIT", ("Keep the notice.",)),
@@ -137,17 +140,23 @@ HOSTILE = {
     "other tokenizer": (assign("tokenizer", "sha256", value="cd" * 32), "differs from the hash of its file"),
     "bos outside": (assign("tokenizer", "bos", value=300), "outside the vocabulary"),
     "bos missing": (assign("tokenizer", "bos", value=None), "no bos"),
-    "scheme": (assign("quantisation", "scheme", value="Q2_K"), "quantisation scheme"),
+    "scheme": (assign("quantisation", "scheme", value="Q9_9"), "quantisation scheme"),
+    "a scheme without graphs": (assign("quantisation", "scheme", value="Q4_K_M"), "Q4_K_M cannot train"),
+    "unstated heads": (assign("dimensions", "heads", value=0), "a package that trains states it"),
+    "unstated theta": (assign("dimensions", "rope_theta", value=0.0), "a package that trains states it"),
+    "a branch for a commit": (assign("source", "revision", value="main"), "commit of 40"),
+    "a path for a repository": (assign("source", "repository", value="../x"), "organisation/name"),
+    "a source without a file": (lambda d: d["source"].pop("file"), "keys file"),
     "huge model": (assign("dimensions", "hidden", value=1 << 40), "dimensions hidden"),
     "no layers": (assign("dimensions", "layers", value=0), "dimensions layers"),
     "float layers": (assign("dimensions", "layers", value=2.0), "type int"),
     "uneven heads": (assign("dimensions", "kv_heads", value=3), "no multiple"),
     "odd head": (assign("dimensions", "head_dim", value=15), "odd"),
-    "negative epsilon": (assign("dimensions", "rms_eps", value=-1.0), "positive finite"),
+    "negative epsilon": (assign("dimensions", "rms_eps", value=-1.0), "finite number, not negative"),
     "whole theta": (assign("dimensions", "rope_theta", value=10000), "type float"),
     "target order": (assign("lora_targets", value=["down_proj", "q_proj"]), "in this order"),
     "target twice": (assign("lora_targets", value=["q_proj", "q_proj"]), "in this order"),
-    "no target": (assign("lora_targets", value=[]), "lora_targets"),
+    "no target": (assign("lora_targets", value=[]), "train graphs, and those need some"),
     "target type": (assign("lora_targets", value=[1]), "type str"),
     "empty name": (assign("name", value=""), "printable"),
     "control in name": (assign("name", value="a\x1b[31m"), "printable"),
@@ -197,6 +206,40 @@ def test_size_is_bounded_before_parsing() -> None:
 def test_half_a_surrogate_pair_is_refused() -> None:
     with pytest.raises(MalformedError, match="surrogate"):
         Manifest.from_bytes(MANIFEST.to_bytes().replace(b"{{ messages }}", b"\\ud800"))
+
+
+def without_training(*roles: FileRole, **changes: Any) -> Manifest:
+    files = tuple(PackageFile(f"{role}.bin", role, 10, HASH) for role in roles)
+    return dataclasses.replace(MANIFEST, files=files, lora_targets=(), **changes)
+
+
+def test_the_files_decide_what_a_package_is_for() -> None:
+    assert MANIFEST.uses is Uses.TRAINING
+    unstated = dataclasses.replace(
+        MANIFEST.dimensions, ffn=0, heads=0, kv_heads=0, head_dim=0, rope_theta=0.0, rms_eps=0.0
+    )
+    llama = without_training(
+        FileRole.GGUF, FileRole.TOKENIZER, dimensions=unstated, quantisation=Quantisation(Scheme.Q4_K_M, HASH)
+    )
+    assert llama.uses is Uses.LLAMA_CPP
+    assert Manifest.from_bytes(llama.to_bytes()).to_bytes() == llama.to_bytes()
+    assert llama.lora_shapes() == {}
+    with pytest.raises(IncompatibleError, match=r"no train file.*training needs Q8_0 or Q4_0"):
+        llama.file(FileRole.TRAIN)
+    onnx = without_training(FileRole.WEIGHTS, FileRole.DECODE, FileRole.EVALUATE, FileRole.TOKENIZER)
+    assert onnx.uses is Uses.ONNX_RUNTIME
+    with pytest.raises(MalformedError, match="one file for each role"):
+        without_training(FileRole.GGUF, FileRole.DECODE, FileRole.TOKENIZER)
+    with pytest.raises(MalformedError, match="the cache of the decode graph"):
+        without_training(FileRole.WEIGHTS, FileRole.DECODE, FileRole.EVALUATE, FileRole.TOKENIZER, dimensions=unstated)
+    with pytest.raises(MalformedError, match="lora_targets are for packages with train graphs"):
+        dataclasses.replace(llama, lora_targets=("q_proj",))
+
+
+def test_a_model_from_a_file_has_no_source() -> None:
+    local = dataclasses.replace(MANIFEST, source=None)
+    assert Manifest.from_bytes(local.to_bytes()).source is None
+    assert Manifest.from_bytes(MANIFEST.to_bytes()).source == MANIFEST.source
 
 
 def test_every_projection_is_a_possible_target() -> None:

@@ -33,6 +33,42 @@ def test_each_class_is_reached_by_exactly_its_components() -> None:
     assert record(CLASS_III | CLASS_I).mof_class is MofClass.OPEN_MODEL  # classes build on each other
 
 
+OPENNESS_TOOL: dict[MofClass, set[str]] = {
+    MofClass.OPEN_MODEL: {
+        "architecture",
+        "weights",
+        "model_card",
+        "data_card",
+        "technical_report",
+        "evaluation_results",
+    },
+    MofClass.OPEN_TOOLING: {
+        "training_code",
+        "inference_code",
+        "evaluation_code",
+        "supporting_tools",
+        "evaluation_data",
+    },
+    MofClass.OPEN_SCIENCE: {"preprocessing_code", "intermediate_weights", "datasets", "research_paper"},
+}
+"""Read off the Model Openness Tool's own test files (lfai/model_openness_tool, Test_Data, 2025-06): the file that is
+exactly class III has 6 components and none of class II's, the one that is exactly class II these 11, and the one that is
+exactly class I has, with a research paper for the technical report, all but the metadata."""
+
+
+def test_the_components_are_those_of_the_reference_implementation() -> None:
+    assert {
+        mof_class: {str(component) for component in components} for mof_class, components in REQUIRED
+    } == OPENNESS_TOOL
+    assert len(Component) == 17
+
+
+def test_a_class_i_record_of_the_reference_implementation() -> None:
+    stated = set(Component) - {Component.TECHNICAL_REPORT, Component.METADATA}
+    assert len(stated) == 15
+    assert record(stated).mof_class is MofClass.OPEN_SCIENCE
+
+
 @pytest.mark.parametrize("missing", sorted(CLASS_III - {Component.TECHNICAL_REPORT}))
 def test_one_gap_in_class_iii_decides(missing: Component) -> None:
     everything = set(Component) - {missing}
