@@ -41,12 +41,23 @@ class Limits(_Section):
     prekeys_per_device: int = Field(default=16, ge=1, le=256)
 
 
+class Certificates(_Section):
+    """How long a device may come back.
+
+    Attributes:
+        late_renewal_days: after its certificate's end; 0 wants a new token as soon as one has expired.
+    """
+
+    late_renewal_days: int = Field(default=90, ge=0, le=3650)
+
+
 class Configuration(_Section):
     """The whole file."""
 
     listen: Listen = Listen()
     storage: Storage = Storage()
     limits: Limits = Limits()
+    certificates: Certificates = Certificates()
 
     def device_address(self) -> str:
         """host:port that an enrolled device calls."""

@@ -14,13 +14,20 @@ from coordinator.enrolment.tokens import find_token, has_used, redeem
 from coordinator.log import TransparencyLog
 from coordinator.storage.rows import Device, DeviceState, Revocation
 from nightshift.protocol.certificates import verify_device_certificate
-from nightshift.protocol.errors import NotFoundError, RevokedError
+from nightshift.protocol.chains import load_chain, not_after_unix_s
+from nightshift.protocol.errors import ClonedIdentityError, NotFoundError, RevokedError
 from nightshift.protocol.identity import DeviceId, device_id
 from nightshift.protocol.revocation import sign_revocation
 from nightshift.v1 import device_pb2, log_pb2
 
 MAX_NAME_CHARACTERS = 64
 RENEWAL_S = 10 * 86_400
+_NEW_KEY = "make a new key: edge-client leave, then edge-client join TOKEN"
+CLONED = (
+    "this device's key is in use twice: a copy of it has checked in, or this one was restored from an older copy. "
+    f"Leave the copy switched off and {_NEW_KEY}; if there is no copy, ask the operator to run: "
+    "coordinator device clear ID"
+)
 
 
 def enrol(
@@ -43,25 +50,25 @@ def enrol(
         MalformedError: the request is not a signing request of a P-256 key.
         TokenError: unknown, revoked, expired or used-up token.
         RevokedError: this key was revoked.
+        ClonedIdentityError: this key is in use twice.
     """
     key = requested_key(request_der)
     identity = device_id(key)
     token = find_token(session, secret)
     device = session.get(Device, identity)
-    if device is not None and device.state is DeviceState.REVOKED:
-        raise RevokedError("this device's key was revoked; make a new key (leave, then join again)")
+    if device is not None:
+        _require_in_standing(device)
     known = device is not None and has_used(session, token, identity)
     if device is not None and known and device.certificate_not_after_unix_s > now_unix_s + RENEWAL_S:
         return device
     certificate = authority.issue_device_certificate(key, now_unix_s)
-    not_after_unix_s = verify_device_certificate(certificate, authority.root, now_unix_s).not_after_unix_s
     if device is None:
         device = Device(
             device_id=identity,
             state=DeviceState.ENROLLED,
             name=printable(name, MAX_NAME_CHARACTERS),
             certificate=certificate,
-            certificate_not_after_unix_s=not_after_unix_s,
+            certificate_not_after_unix_s=not_after_unix_s(load_chain(certificate).leaf),
             enrolled_unix_s=now_unix_s,
             client_version=printable(client_version, MAX_NAME_CHARACTERS),
         )
@@ -69,16 +76,21 @@ def enrol(
         session.flush()
     if not known:
         redeem(session, token, identity, now_unix_s)
+    certify(session, log, device, certificate, now_unix_s)
+    return device
+
+
+def certify(session: Session, log: TransparencyLog, device: Device, certificate: bytes, now_unix_s: int) -> None:
+    """Give a device a certificate: kept and logged together, for everyone to see."""
     device.certificate = certificate
-    device.certificate_not_after_unix_s = not_after_unix_s
+    device.certificate_not_after_unix_s = not_after_unix_s(load_chain(certificate).leaf)
     log.append(
         session,
         log_pb2.LOG_ENTRY_KIND_ENROLMENT,
         time_unix_s=now_unix_s,
-        subject=identity,
+        subject=device.device_id,
         digest=hashlib.sha256(certificate).digest(),
     )
-    return device
 
 
 def require_enrolled(session: Session, identity: DeviceId) -> Device:
@@ -86,13 +98,20 @@ def require_enrolled(session: Session, identity: DeviceId) -> Device:
 
     Raises:
         RevokedError: unknown here, or revoked.
+        ClonedIdentityError: held, because its identity seems to exist twice.
     """
     device = session.get(Device, identity)
     if device is None:
         raise RevokedError("this coordinator does not know the device; join it with a new token")
-    if device.state is DeviceState.REVOKED:
-        raise RevokedError("the device was revoked by the operator; make a new key (leave, then join again)")
+    _require_in_standing(device)
     return device
+
+
+def _require_in_standing(device: Device) -> None:
+    if device.state is DeviceState.REVOKED:
+        raise RevokedError(f"the device was revoked by the operator; {_NEW_KEY}")
+    if device.state is DeviceState.HELD:
+        raise ClonedIdentityError(CLONED)
 
 
 def certified_at(device: Device, root: x509.Certificate, unix_s: int) -> bool:

@@ -7,13 +7,16 @@ from collections.abc import Iterator
 
 import grpc
 
-from coordinator.aggregation import answers, bundles, uploads
+from coordinator.aggregation import answers, bundles, erasures, uploads
 from coordinator.aggregation.opening import try_open
 from coordinator.deployment import Deployment
-from coordinator.enrolment.devices import MAX_NAME_CHARACTERS, printable, require_enrolled, revocation_list
+from coordinator.diagnostics import log, short
+from coordinator.enrolment import clones, renewal
+from coordinator.enrolment.devices import CLONED, MAX_NAME_CHARACTERS, printable, require_enrolled, revocation_list
 from coordinator.releases import publication
 from coordinator.rounds import offers, prekeys
 from coordinator.rounds.advance import advance
+from coordinator.rounds.erasures import wanted as erasures_wanted
 from coordinator.rounds.tasks import list_tasks
 from coordinator.service.errors import guarded_call
 from coordinator.service.peers import caller
@@ -23,7 +26,8 @@ from coordinator.storage.rows import Device, ReleaseRow
 from nightshift.host.clock import now_unix_s
 from nightshift.host.failpoints import failpoint
 from nightshift.host.rpc import CHUNK_BYTES
-from nightshift.protocol.errors import MalformedError
+from nightshift.protocol.errors import ClonedIdentityError, MalformedError
+from nightshift.protocol.identity import DeviceId
 from nightshift.protocol.secagg.member import Answer
 from nightshift.v1 import device_pb2, device_pb2_grpc
 
@@ -42,6 +46,7 @@ class DeviceServicer(device_pb2_grpc.DeviceServiceServicer):
         identity = caller(context)
         deployment = self._deployment
         now = now_unix_s()
+        self._require_only_one(identity, request, now)
         with deployment.database.transaction() as session:
             device = require_enrolled(session, identity)
             version = negotiate(request.protocol_version_min, request.protocol_version_max)
@@ -65,6 +70,7 @@ class DeviceServicer(device_pb2_grpc.DeviceServiceServicer):
         with deployment.database.reading() as session:
             snapshot = deployment.log.snapshot(session)
             duties = offers.duties(session, device)
+            to_erase = erasures_wanted(session, device.device_id, now)
             cohort = None if request.no_plan else offers.cohort_for(session, device, deployment.authority.root, now)
             releases = {
                 row.release_id: row
@@ -82,9 +88,12 @@ class DeviceServicer(device_pb2_grpc.DeviceServiceServicer):
                 plan=offers.plan_offer(session, snapshot, cohort) if cohort is not None else None,
                 releases=[publication.offer(session, snapshot, row) for row in releases.values()],
                 revocation=revocation_list(session, deployment.authority),
-                next_check_in=offers.next_check_in(session, has_duty=bool(duties), plan=cohort, now_unix_s=now),
+                next_check_in=offers.next_check_in(
+                    session, has_duty=bool(duties or to_erase), plan=cohort, now_unix_s=now
+                ),
                 prekeys_held=prekeys.unspent(session, device, now),
                 voids=offers.voids(session, snapshot, device, now),
+                erasures=[device_pb2.Duty(cohort_id=cohort_id) for cohort_id in to_erase],
             )
 
     @guarded_call
@@ -156,6 +165,46 @@ class DeviceServicer(device_pb2_grpc.DeviceServiceServicer):
         return device_pb2.AnswerResponse()
 
     @guarded_call
+    def GetVoid(self, request: device_pb2.GetVoidRequest, context: grpc.ServicerContext) -> device_pb2.GetVoidResponse:
+        """Prove to a member that a cohort of its is void."""
+        device = self._device(context)
+        with self._deployment.database.reading() as session:
+            snapshot = self._deployment.log.snapshot(session)
+            return offers.void_for_member(session, snapshot, device, request.cohort_id, request.log_size)
+
+    @guarded_call
+    def StateErasure(
+        self, request: device_pb2.StateErasureRequest, context: grpc.ServicerContext
+    ) -> device_pb2.StateErasureResponse:
+        """Keep a member's word that its prekey for a void cohort is gone."""
+        erasures.receive(
+            self._deployment,
+            self._device(context),
+            cohort_id=request.cohort_id,
+            signature=request.signature,
+            now_unix_s=now_unix_s(),
+        )
+        return device_pb2.StateErasureResponse()
+
+    @guarded_call
+    def RenewCertificate(
+        self, request: device_pb2.RenewCertificateRequest, context: grpc.ServicerContext
+    ) -> device_pb2.RenewCertificateResponse:
+        """Give an ageing device its next certificate."""
+        deployment = self._deployment
+        with deployment.database.transaction() as session:
+            certificate = renewal.renew(
+                session,
+                deployment.authority,
+                deployment.log,
+                require_enrolled(session, caller(context)),
+                request_der=request.certificate_request,
+                now_unix_s=now_unix_s(),
+            )
+        failpoint("coordinator.renewal.committed")
+        return device_pb2.RenewCertificateResponse(certificate=certificate)
+
+    @guarded_call
     def FetchArtefact(
         self, request: device_pb2.FetchArtefactRequest, context: grpc.ServicerContext
     ) -> Iterator[device_pb2.FetchArtefactResponse]:
@@ -171,6 +220,21 @@ class DeviceServicer(device_pb2_grpc.DeviceServiceServicer):
             size_bytes = 0  # only the first message states it
         if size_bytes:
             yield device_pb2.FetchArtefactResponse(size_bytes=size_bytes)
+
+    def _require_only_one(self, identity: DeviceId, request: device_pb2.CheckInRequest, now_unix_s: int) -> None:
+        # A transaction of its own: that a device is held must stay when its check-in is refused.
+        with self._deployment.database.transaction() as session:
+            known = clones.recognise(
+                require_enrolled(session, identity),
+                presented=request.last_nonce,
+                proposed=request.next_nonce,
+                epoch=request.epoch,
+                now_unix_s=now_unix_s,
+            )
+        failpoint("coordinator.check-in.recognised")
+        if not known:
+            log.warning("identity in use twice; held", device=short(identity))
+            raise ClonedIdentityError(CLONED)
 
     def _device(self, context: grpc.ServicerContext) -> Device:
         with self._deployment.database.reading() as session:

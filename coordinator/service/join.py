@@ -1,4 +1,4 @@
-"""The join listener: server TLS only, one call."""
+"""The join listener: server TLS only, for devices that have no valid certificate."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import grpc
 
 from coordinator.deployment import Deployment
 from coordinator.diagnostics import log, short
+from coordinator.enrolment import renewal
 from coordinator.enrolment.devices import enrol
 from coordinator.service.errors import guarded_call
 from coordinator.service.versions import negotiate
@@ -13,15 +14,17 @@ from nightshift.host.clock import now_unix_s
 from nightshift.host.failpoints import failpoint
 from nightshift.v1 import join_pb2, join_pb2_grpc
 
+# ruff: noqa: N802 - gRPC calls methods by the names of the proto
+
 
 class JoinServicer(join_pb2_grpc.JoinServiceServicer):
-    """Trades tokens for certificates."""
+    """Trades tokens for certificates, and renews expired ones."""
 
     def __init__(self, deployment: Deployment) -> None:
         self._deployment = deployment
 
     @guarded_call
-    def Join(self, request: join_pb2.JoinRequest, context: grpc.ServicerContext) -> join_pb2.JoinResponse:  # noqa: N802, ARG002 - the proto's name and shape
+    def Join(self, request: join_pb2.JoinRequest, context: grpc.ServicerContext) -> join_pb2.JoinResponse:  # noqa: ARG002 - gRPC's shape
         """Enrol a device; see `coordinator.enrolment.devices.enrol`."""
         deployment = self._deployment
         version = negotiate(request.protocol_version_min, request.protocol_version_max)
@@ -44,3 +47,33 @@ class JoinServicer(join_pb2_grpc.JoinServiceServicer):
             log_origin=deployment.log.origin,
             protocol_version=version,
         )
+
+    @guarded_call
+    def BeginRenewal(
+        self,
+        request: join_pb2.BeginRenewalRequest,
+        context: grpc.ServicerContext,  # noqa: ARG002 - gRPC's shape
+    ) -> join_pb2.BeginRenewalResponse:
+        """Challenge a device that says its certificate has expired."""
+        return renewal.begin_late(self._deployment.authority, request.device_id, now_unix_s())
+
+    @guarded_call
+    def EndRenewal(
+        self,
+        request: join_pb2.EndRenewalRequest,
+        context: grpc.ServicerContext,  # noqa: ARG002 - gRPC's shape
+    ) -> join_pb2.EndRenewalResponse:
+        """Renew, for whoever proved to hold the enrolled key."""
+        deployment = self._deployment
+        with deployment.database.transaction() as session:
+            device = renewal.end_late(
+                session,
+                deployment.authority,
+                deployment.log,
+                request=request,
+                grace_s=deployment.configuration.certificates.late_renewal_days * 86_400,
+                now_unix_s=now_unix_s(),
+            )
+        failpoint("coordinator.late-renewal.committed")
+        log.info("certificate renewed late", device=short(device.device_id))
+        return join_pb2.EndRenewalResponse(certificate=device.certificate)

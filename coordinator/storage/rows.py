@@ -20,6 +20,7 @@ class DeviceState(StrEnum):
     """Whether a device may speak."""
 
     ENROLLED = "enrolled"
+    HELD = "held"  # its identity seems to exist twice: coordinator.enrolment.clones
     REVOKED = "revoked"
 
 
@@ -107,6 +108,9 @@ class Device(Base):
     last_seen_unix_s: Mapped[int | None] = mapped_column(default=None, index=True)
     client_version: Mapped[str] = mapped_column(default="")
     prekey_epoch: Mapped[int] = mapped_column(default=0)
+    nonce_before: Mapped[bytes | None] = mapped_column(default=None)  # what the last check-in presented
+    nonce: Mapped[bytes | None] = mapped_column(default=None)  # what the next one has to present
+    held_unix_s: Mapped[int | None] = mapped_column(default=None)
 
 
 class TokenUse(Base):
@@ -322,3 +326,36 @@ class AnswerRow(Base):
     vector: Mapped[bytes]
     signature: Mapped[bytes]
     time_unix_s: Mapped[int]
+
+
+class ErasureRow(Base):
+    """A committee member's statement that it never answered and erased its prekey; it excludes an answer."""
+
+    __tablename__ = "erasures"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["cohort_id", "member_index"], ["committee_seats.cohort_id", "committee_seats.member_index"]
+        ),
+    )
+
+    cohort_id: Mapped[bytes] = mapped_column(primary_key=True)
+    member_index: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    signature: Mapped[bytes]
+    time_unix_s: Mapped[int]
+
+
+class RefusalRow(Base):
+    """A committee member's word that it cannot use a contributor's share; one row for each share that it named."""
+
+    __tablename__ = "refusals"
+    __table_args__ = (
+        ForeignKeyConstraint(["cohort_id", "member_index"], ["erasures.cohort_id", "erasures.member_index"]),
+        ForeignKeyConstraint(["cohort_id", "contributor"], ["contributions.cohort_id", "contributions.device_id"]),
+    )
+
+    cohort_id: Mapped[bytes] = mapped_column(primary_key=True)
+    member_index: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    contributor: Mapped[bytes] = mapped_column(primary_key=True)
+    fault: Mapped[int]  # nightshift.protocol.secagg.refusal.ShareFault
+    set_hash: Mapped[bytes]
+    signature: Mapped[bytes]  # over the whole refusal, so the same in each of its rows

@@ -12,15 +12,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edge_client import __version__, ledger
-from edge_client.agent import prekeys
+from edge_client.agent import nonces, prekeys
 from edge_client.agent.session import Session
+from edge_client.agent.voids import note_voids
 from edge_client.connection import CALL_DEADLINE_S
-from edge_client.store.contributions import Event, State
 from nightshift.host.failpoints import failpoint
 from nightshift.protocol.errors import (
     EquivocationError,
     IncompatibleError,
-    LogInconsistentError,
     MalformedError,
     RevokedError,
     UnreachableError,
@@ -96,9 +95,12 @@ def _exchange(session: Session, keys: list[StoredPrekey], *, no_plan: bool) -> C
         prekeys=[plan_pb2.Prekey.FromString(key.message) for key in keys],
         epoch=session.store.database.epoch,
         no_plan=no_plan,
+        last_nonce=nonces.presented(session.store.database),
+        next_nonce=nonces.proposed(session.store.database),
     )
     failpoint("device.check-in.prepared")
     response = _send(session, request, len(keys))
+    nonces.answered(session.store.database, request.next_nonce)
     failpoint("device.check-in.sent")
     if not PROTOCOL_VERSION_MIN <= response.protocol_version <= PROTOCOL_VERSION_MAX:
         raise IncompatibleError(
@@ -108,10 +110,11 @@ def _exchange(session: Session, keys: list[StoredPrekey], *, no_plan: bool) -> C
     view = session.advance_log(response.checkpoint, list(response.consistency_path))
     session.store.prekeys.mark_published(keys)
     revoked = _revoked(session, response.revocation)
-    _note_voids(session, response, view)
+    note_voids(session, response, view)
     _note_pace(session, response.next_check_in)
-    if len(response.duties) > MOST_DUTIES:
-        raise MalformedError(f"the check-in lists {len(response.duties)} duties, at most {MOST_DUTIES} are possible")
+    duties = len(response.duties) + len(response.erasures)
+    if duties > MOST_DUTIES:
+        raise MalformedError(f"the check-in lists {duties} duties, at most {MOST_DUTIES} are possible")
     return CheckedIn(response, view, revoked)
 
 
@@ -165,31 +168,6 @@ def _require_growth(earlier: bytes | None, revoked: frozenset[DeviceId], *, unch
         raise EquivocationError(
             f"the list of revoked devices has {len(revoked)} entries and contradicts the {len(before)} seen before; "
             "a revocation is for good"
-        )
-
-
-def _note_voids(session: Session, response: device_pb2.CheckInResponse, view: LogView) -> None:
-    """Mark contributions whose cohort ended without a sum, by the log."""
-    from nightshift.v1 import log_pb2
-
-    for proof in response.voids:
-        try:
-            entry = log_pb2.LogEntry.FromString(proof.entry)
-        except ValueError as error:
-            raise LogInconsistentError("a log entry for a void cohort cannot be read") from error
-        contribution = session.store.contributions.find(entry.subject)
-        if contribution is None or contribution.state in (State.VOID, State.PREPARED):
-            continue
-        view.require(
-            proof,
-            kind=log_pb2.LOG_ENTRY_KIND_VOID,
-            subject=contribution.cohort_id,
-            digest=contribution.plan_hash,
-        )
-        session.store.contributions.apply(contribution.cohort_id, Event.VOIDED, session.now_unix_s)
-        why = f": {entry.note}" if entry.note.isprintable() and entry.note else ""
-        session.notes.append(
-            f"the cohort of round {contribution.round} of task {contribution.task!r} ended without a sum{why}"
         )
 
 

@@ -8,6 +8,7 @@
     ├── NotJoinedError             this device belongs to no coordinator
     ├── BusyError                  another run holds the lock
     ├── RevokedError               the certificate is revoked, expired or unknown
+    │   └── ClonedIdentityError    two devices speak with one key
     ├── UnreachableError           the coordinator does not answer; try later
     ├── VerificationError          a signature, hash, proof or fingerprint is wrong
     │   ├── SignatureInvalidError
@@ -99,6 +100,12 @@ class RevokedError(NightshiftError):
     reason = "REVOKED"
     grpc_status = "PERMISSION_DENIED"
     exit_code = ExitCode.REVOKED
+
+
+class ClonedIdentityError(RevokedError):
+    """Two devices speak with one key, or an old copy of one came back."""
+
+    reason = "CLONED_IDENTITY"
 
 
 class UnreachableError(NightshiftError):

@@ -83,6 +83,8 @@ class ScriptedDevice:
     head: LogHead | None = None
     epoch: int = 1
     next_serial: int = 0
+    last_nonce: bytes = b""
+    next_nonce: bytes = field(default_factory=lambda: os.urandom(32))
     prekeys: dict[bytes, bytes] = field(default_factory=dict)
     _trust: Trust | None = None
     _channel: grpc.Channel | None = None
@@ -163,8 +165,11 @@ class ScriptedDevice:
             prekeys=[prekey_to_proto(prekey) for prekey in published],
             epoch=self.epoch,
             no_plan=no_plan,
+            last_nonce=self.last_nonce,
+            next_nonce=self.next_nonce,
         )
         reply = self._call(self.stub.CheckIn, request)
+        self.last_nonce, self.next_nonce = self.next_nonce, os.urandom(32)
         view = LogView.verify(
             reply.checkpoint, trust=self.trust, last=self.head, consistency_path=list(reply.consistency_path)
         )

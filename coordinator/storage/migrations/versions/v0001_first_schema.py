@@ -35,7 +35,9 @@ def upgrade() -> None:
         "devices",
         sa.Column("device_id", sa.LargeBinary(), nullable=False),
         sa.Column(
-            "state", sa.Enum("enrolled", "revoked", name="devicestate", native_enum=False, length=16), nullable=False
+            "state",
+            sa.Enum("enrolled", "held", "revoked", name="devicestate", native_enum=False, length=16),
+            nullable=False,
         ),
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("certificate", sa.LargeBinary(), nullable=False),
@@ -44,6 +46,9 @@ def upgrade() -> None:
         sa.Column("last_seen_unix_s", sa.BigInteger(), nullable=True),
         sa.Column("client_version", sa.Text(), nullable=False),
         sa.Column("prekey_epoch", sa.BigInteger(), nullable=False),
+        sa.Column("nonce_before", sa.LargeBinary(), nullable=True),
+        sa.Column("nonce", sa.LargeBinary(), nullable=True),
+        sa.Column("held_unix_s", sa.BigInteger(), nullable=True),
         sa.PrimaryKeyConstraint("device_id"),
     )
     with op.batch_alter_table("devices", schema=None) as batch_op:
@@ -322,4 +327,34 @@ def upgrade() -> None:
             ["committee_seats.cohort_id", "committee_seats.member_index"],
         ),
         sa.PrimaryKeyConstraint("cohort_id", "member_index"),
+    )
+    op.create_table(
+        "erasures",
+        sa.Column("cohort_id", sa.LargeBinary(), nullable=False),
+        sa.Column("member_index", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("signature", sa.LargeBinary(), nullable=False),
+        sa.Column("time_unix_s", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["cohort_id", "member_index"],
+            ["committee_seats.cohort_id", "committee_seats.member_index"],
+        ),
+        sa.PrimaryKeyConstraint("cohort_id", "member_index"),
+    )
+    op.create_table(
+        "refusals",
+        sa.Column("cohort_id", sa.LargeBinary(), nullable=False),
+        sa.Column("member_index", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("contributor", sa.LargeBinary(), nullable=False),
+        sa.Column("fault", sa.BigInteger(), nullable=False),
+        sa.Column("set_hash", sa.LargeBinary(), nullable=False),
+        sa.Column("signature", sa.LargeBinary(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["cohort_id", "member_index"],
+            ["erasures.cohort_id", "erasures.member_index"],
+        ),
+        sa.ForeignKeyConstraint(
+            ["cohort_id", "contributor"],
+            ["contributions.cohort_id", "contributions.device_id"],
+        ),
+        sa.PrimaryKeyConstraint("cohort_id", "member_index", "contributor"),
     )
