@@ -91,3 +91,14 @@ def answered(
     )
     details = {"cohort": cohort_id.hex(), "contributors": contributors}
     store.records.add_ledger(LedgerEntry(now_unix_s, "answer", size_bytes, recipient, sentence, details))
+
+
+def erased(store: Store, *, cohort_id: bytes, size_bytes: int, now_unix_s: int, recipient: str) -> None:
+    """A committee member's erasure statement is about to leave."""
+    sentence = (
+        "served as committee member of a cohort that ended without a sum: sent a signed statement that this device "
+        "never answered it and erased its key, so that the devices in it may contribute again; no shares were sent"
+    )
+    store.records.add_ledger(
+        LedgerEntry(now_unix_s, "erasure", size_bytes, recipient, sentence, {"cohort": cohort_id.hex()})
+    )

@@ -4,32 +4,15 @@ from __future__ import annotations
 
 import hmac
 
-from sqlalchemy import select
-from sqlalchemy.orm import Session
-
 from coordinator.aggregation.documents import document_of
 from coordinator.deployment import Deployment
 from coordinator.diagnostics import log, short
+from coordinator.rounds.seats import public_key_of, seat_of, taken
 from coordinator.rounds.states import Event, next_state
-from coordinator.storage.rows import AnswerRow, Cohort, CohortState, CommitteeSeat, Device
+from coordinator.storage.rows import AnswerRow, Cohort, CohortState, Device, ErasureRow
 from nightshift.host.failpoints import failpoint
-from nightshift.protocol.certificates import verify_device_certificate
-from nightshift.protocol.errors import MalformedError, NotFoundError, StateConflictError
+from nightshift.protocol.errors import MalformedError, StateConflictError
 from nightshift.protocol.secagg.member import Answer, verify_answer
-
-
-def seat_of(session: Session, cohort_id: bytes, device_id: bytes) -> CommitteeSeat:
-    """A device's seat on a cohort's committee.
-
-    Raises:
-        NotFoundError: no such cohort, or the device has no seat in it.
-    """
-    seat = session.scalar(
-        select(CommitteeSeat).where(CommitteeSeat.cohort_id == cohort_id, CommitteeSeat.device_id == device_id)
-    )
-    if seat is None:
-        raise NotFoundError(f"this device is no committee member of a cohort {short(cohort_id)}")
-    return seat
 
 
 def receive(
@@ -43,7 +26,7 @@ def receive(
         NotFoundError: the device is no member of such a cohort.
         MalformedError: another index or set, or not N field elements.
         SignatureInvalidError: not signed by this member for this plan and set.
-        StateConflictError: the cohort is not waiting for answers, or another answer is here.
+        StateConflictError: the cohort is not waiting for answers, or this member said something else before.
     """
     with deployment.database.reading() as session:
         cohort = session.get(Cohort, cohort_id)
@@ -57,22 +40,25 @@ def receive(
     if existing is not None:
         _require_same(existing, answer)
         return
-    document = document_of(cohort)
     verify_answer(
-        parameters=document.parameters,
+        parameters=document_of(cohort).parameters,
         plan_hash=cohort.plan_hash,
         set_hash=set_hash,
         answer=answer,
-        public_key=verify_device_certificate(
-            document.committee[answer.index - 1].certificate, deployment.authority.root, cohort.created_unix_s
-        ).public_key,
+        public_key=public_key_of(deployment, cohort, answer.index),
     )
     with deployment.database.transaction() as session:
         cohort = session.get_one(Cohort, cohort_id)
+        taken(session, cohort_id, device.device_id)
         existing = session.get(AnswerRow, (cohort_id, answer.index))
         if existing is not None:
             _require_same(existing, answer)
             return
+        if session.get(ErasureRow, (cohort_id, answer.index)) is not None:
+            log.warning("answer after an erasure refused", cohort=short(cohort_id), member=answer.index)
+            raise StateConflictError(
+                "this member stated that its key for the cohort is gone; an answer now comes from an old copy of it"
+            )
         if cohort.state is CohortState.OPENED:
             # It was on its way when the T-th answer opened the sum: right, and no longer needed.
             log.info("answer not needed", cohort=short(cohort_id), member=answer.index)

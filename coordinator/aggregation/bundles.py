@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from coordinator.aggregation.answers import seat_of
 from coordinator.aggregation.documents import document_of
 from coordinator.deployment import Deployment
+from coordinator.rounds.seats import seat_of
 from coordinator.rounds.transitions import contributor, counted
 from coordinator.storage.rows import Cohort, CohortState, Device
 from nightshift.host.failpoints import failpoint

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cryptography import x509
-from sqlalchemy import and_, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from coordinator.enrolment.devices import certified_at
 from coordinator.log import LogSnapshot
+from coordinator.rounds import erasures
 from coordinator.rounds.pool import spent_parent
+from coordinator.rounds.seats import seat_of, silent
 from coordinator.rounds.transitions import unfinished
 from coordinator.storage.rows import (
-    AnswerRow,
     Cohort,
     CohortState,
     CommitteeSeat,
@@ -21,7 +22,8 @@ from coordinator.storage.rows import (
     ContributionState,
     Device,
 )
-from nightshift.v1 import device_pb2, log_pb2
+from nightshift.protocol.errors import StateConflictError
+from nightshift.v1 import device_pb2
 
 VOIDS_KEPT_S = 30 * 86_400
 IDLE_S = 3600
@@ -30,18 +32,10 @@ IDLE_WINDOW_S = 1800
 
 def duties(session: Session, device: Device) -> list[bytes]:
     """Ids of the frozen cohorts that wait for this member's answer."""
-    answered = and_(
-        AnswerRow.cohort_id == CommitteeSeat.cohort_id, AnswerRow.member_index == CommitteeSeat.member_index
-    )
     rows = (
         select(CommitteeSeat.cohort_id)
         .join(Cohort, Cohort.cohort_id == CommitteeSeat.cohort_id)
-        .outerjoin(AnswerRow, answered)
-        .where(
-            CommitteeSeat.device_id == device.device_id,
-            Cohort.state == CohortState.FROZEN,
-            AnswerRow.cohort_id.is_(None),
-        )
+        .where(CommitteeSeat.device_id == device.device_id, Cohort.state == CohortState.FROZEN, silent())
     )
     return list(session.scalars(rows.order_by(Cohort.answer_deadline_unix_s)))
 
@@ -78,10 +72,10 @@ def plan_offer(session: Session, snapshot: LogSnapshot, cohort: Cohort) -> devic
     )
 
 
-def voids(session: Session, snapshot: LogSnapshot, device: Device, now_unix_s: int) -> Sequence[log_pb2.LogProof]:
-    """Proof that cohorts to which this device gave something ended without a sum."""
+def voids(session: Session, snapshot: LogSnapshot, device: Device, now_unix_s: int) -> Sequence[device_pb2.VoidCohort]:
+    """Proof that cohorts to which this device gave something ended without a sum, and who can no longer open them."""
     rows = (
-        select(Cohort.void_position)
+        select(Cohort.cohort_id, Cohort.void_position)
         .join(Contribution, Contribution.cohort_id == Cohort.cohort_id)
         .where(
             Contribution.device_id == device.device_id,
@@ -89,8 +83,34 @@ def voids(session: Session, snapshot: LogSnapshot, device: Device, now_unix_s: i
             Cohort.ended_unix_s >= now_unix_s - VOIDS_KEPT_S,
         )
     )
-    positions = session.scalars(rows.order_by(Cohort.void_position)).all()
-    return [snapshot.proof(session, position) for position in positions if position is not None]
+    return [
+        device_pb2.VoidCohort(proof=snapshot.proof(session, position), erasures=erasures.statements(session, cohort_id))
+        for cohort_id, position in session.execute(rows.order_by(Cohort.void_position)).all()
+        if position is not None
+    ]
+
+
+def void_for_member(
+    session: Session, snapshot: LogSnapshot, device: Device, cohort_id: bytes, log_size: int
+) -> device_pb2.GetVoidResponse:
+    """What a member must see before it states that its prekey for a cohort is gone.
+
+    Raises:
+        NotFoundError: the device is no member of such a cohort.
+        StateConflictError: the cohort is not void.
+    """
+    seat_of(session, cohort_id, device.device_id)
+    cohort = session.get_one(Cohort, cohort_id)
+    if cohort.state is not CohortState.VOID or cohort.void_position is None:
+        raise StateConflictError(f"the cohort is {cohort.state.value}; only a void one is laid to rest")
+    return device_pb2.GetVoidResponse(
+        plan=cohort.plan,
+        signature=cohort.plan_signature,
+        plan_proof=snapshot.proof(session, cohort.plan_position),
+        void_proof=snapshot.proof(session, cohort.void_position),
+        checkpoint=snapshot.checkpoint(),
+        consistency_path=snapshot.consistency_path(log_size),
+    )
 
 
 def next_check_in(session: Session, *, has_duty: bool, plan: Cohort | None, now_unix_s: int) -> device_pb2.NextCheckIn:

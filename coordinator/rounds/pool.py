@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from sqlalchemy import and_, func, select
 from sqlalchemy.orm import Session
 
+from coordinator.rounds.erasures import is_laid_to_rest
 from coordinator.storage.rows import (
     Cohort,
-    CohortState,
-    CommitteeSeat,
     Contribution,
     ContributionState,
     Device,
@@ -72,8 +71,9 @@ def spent_parent(session: Session, device_id: bytes, parent_release: bytes, now_
     """Whether a device has already said what it may say about a parent release.
 
     One counted contribution per parent. That of a void cohort is forgotten
-    when every prekey of its committee has expired: only then is it certain
-    that the sum can never be opened and subtracted from another.
+    when it is laid to rest: enough members stated that they erased their
+    prekeys, or every prekey of its committee has expired. Only then is it
+    certain that the sum can never be opened and subtracted from another.
     """
     return bool(_spent(session, [device_id], parent_release, now_unix_s))
 
@@ -86,33 +86,9 @@ def able_to_contribute(session: Session, entries: Sequence[PoolEntry], parent_re
 
 def _spent(session: Session, ids: Sequence[bytes], parent_release: bytes, now_unix_s: int) -> set[bytes]:
     wanted = set(ids)
-    rows = session.execute(
-        select(Contribution.device_id, Cohort.cohort_id, Cohort.state)
-        .join(Cohort, Cohort.cohort_id == Contribution.cohort_id)
-        .where(Cohort.parent_release == parent_release, Contribution.state == ContributionState.COUNTED)
-    ).all()
-    dead = {
-        cohort_id
-        for cohort_id, state in {(row.cohort_id, row.state) for row in rows}
-        if state is CohortState.VOID and now_unix_s > prekeys_expire_unix_s(session, cohort_id)
-    }
-    return {row.device_id for row in rows if row.cohort_id not in dead and row.device_id in wanted}
-
-
-def prekeys_expire_unix_s(session: Session, cohort_id: bytes) -> int:
-    """When the last prekey of a cohort's committee expires."""
-    return (
-        session.scalar(
-            select(func.max(PrekeyRow.not_after_unix_s))
-            .join(
-                CommitteeSeat,
-                and_(
-                    CommitteeSeat.device_id == PrekeyRow.device_id,
-                    CommitteeSeat.prekey_epoch == PrekeyRow.epoch,
-                    CommitteeSeat.prekey_serial == PrekeyRow.serial,
-                ),
-            )
-            .where(CommitteeSeat.cohort_id == cohort_id)
-        )
-        or 0
+    cohorts = session.scalars(select(Cohort).where(Cohort.parent_release == parent_release)).all()
+    alive = [cohort.cohort_id for cohort in cohorts if not is_laid_to_rest(session, cohort, now_unix_s)]
+    given = select(Contribution.device_id).where(
+        Contribution.cohort_id.in_(alive), Contribution.state == ContributionState.COUNTED
     )
+    return wanted & set(session.scalars(given))

@@ -187,6 +187,8 @@ def _journal(
     session: Session, assignment: Assignment, result: ChildResult, values: NDArray[np.uint64]
 ) -> StoredContribution:
     """Encrypt, and make bytes and row durable; only then may anything be sent."""
+    from nightshift.protocol.certificates import leaf_public_key
+    from nightshift.protocol.identity import spki
     from nightshift.protocol.secagg.device import contribute
     from nightshift.protocol.upload import pack, upload_size_bytes
 
@@ -220,6 +222,8 @@ def _journal(
         n_min=document.n_min,
         upload_deadline_unix_s=document.latest_upload_deadline_unix_s,
         latest_prekey_expiry_unix_s=max(member.prekey.not_after for member in document.committee),
+        committee_keys=tuple(spki(leaf_public_key(member.certificate)) for member in document.committee),
+        erasures_required=document.parameters.erasures_required,
         created_at_unix_s=session.now_unix_s,
     )
     write_atomic(uploads.body_file(session.home, document.cohort_id), body)

@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from edge_client import ledger, policy
+from edge_client.agent import members_word
 from edge_client.agent.session import Session
-from edge_client.connection import CALL_DEADLINE_S, STREAM_DEADLINE_S
-from edge_client.store.answers import StoredAnswer
+from edge_client.connection import STREAM_DEADLINE_S
+from edge_client.store.answers import Kind, StoredAnswer
 from nightshift.host.failpoints import failpoint
 from nightshift.protocol.errors import DeclinedError, EquivocationError, MalformedError, StateConflictError
 
@@ -32,7 +33,8 @@ def serve(session: Session, cohort_id: bytes) -> StoredAnswer:
         cohort_id: 32 bytes, from the check-in.
 
     Raises:
-        EquivocationError: a second plan or set for this cohort, or a prekey named in two plans.
+        EquivocationError: a second plan or set for this cohort, one that was void before, or a prekey named in
+            two plans.
         VerificationError: the plan, the log, the set or a share is not what it must be.
         DeclinedError: the owner's policy says no, or the key for it is gone.
         StateConflictError: the time for answers has passed.
@@ -51,7 +53,7 @@ def serve(session: Session, cohort_id: bytes) -> StoredAnswer:
         close = getattr(replies, "close", None)
         if close is not None:
             close()
-    _send(session, answer)
+    members_word.send(session, answer)
     return answer
 
 
@@ -67,6 +69,10 @@ def _stored_or_new(session: Session, cohort_id: bytes, replies: Iterator[device_
         return _answer(session, cohort_id, header, replies)
     if plan_hash(header.plan) != stored.plan_hash:
         raise EquivocationError(f"cohort {cohort_id.hex()[:16]} was answered, and now comes with another plan")
+    if stored.kind is Kind.ERASURE:
+        raise EquivocationError(
+            f"cohort {cohort_id.hex()[:16]} was void by the log, and now asks for an answer; its key is erased"
+        )
     if header.set_hash != stored.set_hash:
         raise EquivocationError(
             f"cohort {cohort_id.hex()[:16]} was answered, and now comes with a second set of contributors; refusing"
@@ -165,7 +171,7 @@ def _persist(
         signature=given.signature,
     ).SerializeToString(deterministic=True)
     answer = StoredAnswer(
-        cohort_id, plan.plan_hash, header.set_hash, message, plan.document.answer_deadline_unix_s, None
+        cohort_id, plan.plan_hash, Kind.ANSWER, header.set_hash, message, plan.document.answer_deadline_unix_s, None
     )
     with session.store.database.transaction():
         session.store.answers.record(answer, prekey_public=prekey.public_key, now_unix_s=session.now_unix_s)
@@ -179,13 +185,3 @@ def _persist(
         )
     failpoint("device.answer.durable")
     return answer
-
-
-def _send(session: Session, answer: StoredAnswer) -> None:
-    from nightshift.v1 import device_pb2
-
-    connection = session.connection
-    request = device_pb2.AnswerRequest.FromString(answer.message)
-    connection.call(lambda: connection.stub.Answer(request, timeout=CALL_DEADLINE_S))
-    failpoint("device.answer.sent")
-    session.store.answers.mark_sent(answer.cohort_id, session.now_unix_s)

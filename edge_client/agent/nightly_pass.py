@@ -29,6 +29,7 @@ from edge_client.store import open_store
 from nightshift.host.clock import now_unix_s
 from nightshift.host.files import exclusive_lock, remove_temporaries
 from nightshift.protocol.errors import (
+    DeclinedError,
     NightshiftError,
     NotJoinedError,
     RevokedError,
@@ -120,6 +121,7 @@ class _Pass:
         if checked is None:
             return
         self._duties(checked)
+        self._erasures(checked)
         from edge_client.agent.releases import nothing_new
 
         if checked.response.HasField("plan") or not nothing_new(self._session, checked.response):
@@ -180,6 +182,24 @@ class _Pass:
             self._session.notes.append(f"cohort {cohort_id.hex()[:16]} needs no answer any more: {error}")
             return
         self._report.answered.append(answer.cohort_id.hex())
+
+    def _erasures(self, checked: CheckedIn) -> None:
+        for duty in checked.response.erasures:
+            if self._dry_run:
+                self._report.would.append(f"would lay void cohort {duty.cohort_id.hex()[:16]} to rest")
+            else:
+                self._attempt(partial(self._lay_to_rest, duty.cohort_id))
+
+    def _lay_to_rest(self, cohort_id: bytes) -> None:
+        from edge_client.agent.erasures import lay_to_rest
+
+        try:
+            lay_to_rest(self._session, cohort_id)
+        except DeclinedError as error:
+            # Nothing went wrong: this device is not the one that can say it.
+            self._session.notes.append(str(error))
+            return
+        self._report.laid_to_rest.append(cohort_id.hex())
 
     def _verify_releases(self, checked: CheckedIn) -> Mapping[bytes, VerifiedRelease]:
         from edge_client.agent.releases import verify_offers

@@ -37,6 +37,7 @@ class PassReport:
     Attributes:
         sent: rounds whose contribution was acknowledged: "task/round".
         answered: cohorts that were answered, hex.
+        laid_to_rest: void cohorts that were stated never to have been answered, hex.
         adopted: adapters that came in use: "task/number".
         would: in a dry run, what would be done.
         notes: beside the outcome.
@@ -46,6 +47,7 @@ class PassReport:
 
     sent: list[str] = field(default_factory=list)
     answered: list[str] = field(default_factory=list)
+    laid_to_rest: list[str] = field(default_factory=list)
     adopted: list[str] = field(default_factory=list)
     would: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -68,6 +70,7 @@ class PassReport:
         return [
             *(f"contributed to {name}" for name in self.sent),
             *(f"answered for cohort {cohort[:16]}" for cohort in self.answered),
+            *(f"laid void cohort {cohort[:16]} to rest" for cohort in self.laid_to_rest),
             *(f"adopted {name}" for name in self.adopted),
             *self.would,
         ]

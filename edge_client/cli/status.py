@@ -11,6 +11,10 @@ from edge_client.cli.options import Call, device_command
 if TYPE_CHECKING:
     from edge_client.conditions import Reading
     from edge_client.store import Store
+    from edge_client.store.contributions import StoredContribution
+
+MOST_VOIDS = 5
+"""How many void cohorts are shown, the newest."""
 
 
 @click.command(epilog="Example: edge-client status --json", short_help="Health, and why it would or would not run now.")
@@ -56,6 +60,7 @@ def status(call: Call) -> None:
         f"last pass: {facts['last_pass'] or 'none'}",
         f"adapters in use: {', '.join(facts['adapters_in_use']) or 'none'}",
         f"contributions: {facts['contributions']}, answers as committee member: {facts['answers']}",
+        *(f"void: {void['sentence']}" for void in facts["void_contributions"]),
         *(["DEBUG: what is encrypted is also kept in the clear"] if configuration.debug.keep_encoded_vector else []),
         *(f"SECURITY {event['time']}: {event['sentence']}" for event in facts["security_events"]),
     ]
@@ -80,6 +85,7 @@ def _facts(store: Store) -> dict[str, Any]:
         "contributions": len(store.contributions.recent(1_000_000)),
         "unfinished_uploads": len(store.contributions.unfinished()),
         "answers": store.answers.count(),
+        "void_contributions": [_void(contribution) for contribution in store.contributions.voided()[:MOST_VOIDS]],
         "prekeys": len(store.prekeys.unspent()),
         "log_size": store.database.number("log_size") or 0,
         "store_lost_at": None if lost_at is None else readable_time(lost_at),
@@ -87,6 +93,27 @@ def _facts(store: Store) -> dict[str, Any]:
             {"time": readable_time(e.time_unix_s), "kind": e.kind, "sentence": e.sentence}
             for e in store.records.security_events()
         ],
+    }
+
+
+def _void(contribution: StoredContribution) -> dict[str, Any]:
+    """What became of a contribution whose cohort ended without a sum."""
+    from edge_client.ledger import readable_time
+
+    until = readable_time(contribution.latest_prekey_expiry_unix_s)
+    name = f"round {contribution.round} of task {contribution.task!r} ended without a sum"
+    if contribution.laid_to_rest_at_unix_s is not None:
+        sentence = f"{name}; its committee erased their keys, nobody can open it any more"
+    else:
+        sentence = (
+            f"{name}; this device contributes to the same parent again when {contribution.erasures_required} of the "
+            f"committee have stated that they erased their keys, at the latest after {until}"
+        )
+    return {
+        "cohort": contribution.cohort_id.hex(),
+        "laid_to_rest": contribution.laid_to_rest_at_unix_s is not None,
+        "keys_expire": until,
+        "sentence": sentence,
     }
 
 

@@ -11,9 +11,9 @@ A contribution moves through these states, and no others::
 
 Two sums of which one holds this device and the other does not differ by its
 delta. So a parent is given to at most one contribution. Only a parent whose
-cohort ended without a sum, by the log, becomes free again, and only when every
-prekey of that cohort has expired, so that nobody is left who could still open
-it (the design's table of failures).
+cohort ended without a sum, by the log, becomes free again, and only when nobody
+is left who could still open it: enough committee members stated that they erased
+their prekeys, or every prekey of that cohort has expired (the design's table of failures).
 """
 
 from __future__ import annotations
@@ -60,6 +60,9 @@ TRANSITIONS: Mapping[tuple[State, Event], State] = MappingProxyType(
 )
 """(state, event) -> state; a pair that is not here is refused."""
 
+SPKI_BYTES = 91
+"""Every P-256 public key takes so many bytes as a DER SubjectPublicKeyInfo (RFC 5480)."""
+
 UNFINISHED = (State.PREPARED, State.SENDING)
 
 
@@ -81,8 +84,11 @@ class StoredContribution:
         n_min: fewest devices whose sum may be opened.
         upload_deadline_unix_s: the latest moment at which the coordinator may take it.
         latest_prekey_expiry_unix_s: when the last committee key of the cohort is gone.
+        committee_keys: each member's public key (DER SubjectPublicKeyInfo), as in the plan, in index order.
+        erasures_required: so many members' erasure statements lay the cohort to rest.
         created_at_unix_s: when it was encrypted.
         sent_at_unix_s: when it was acknowledged.
+        laid_to_rest_at_unix_s: when enough members had stated that they can no longer open it.
     """
 
     cohort_id: bytes
@@ -98,12 +104,16 @@ class StoredContribution:
     n_min: int
     upload_deadline_unix_s: int
     latest_prekey_expiry_unix_s: int
+    committee_keys: tuple[bytes, ...]
+    erasures_required: int
     created_at_unix_s: int
     sent_at_unix_s: int | None = None
+    laid_to_rest_at_unix_s: int | None = None
 
     def frees_parent(self, now_unix_s: int) -> bool:
         """Whether nobody can open it any more, so that its parent may be used again."""
-        return self.state is State.VOID and now_unix_s > self.latest_prekey_expiry_unix_s
+        dead = self.laid_to_rest_at_unix_s is not None or now_unix_s > self.latest_prekey_expiry_unix_s
+        return self.state is State.VOID and dead
 
 
 class Contributions:
@@ -118,7 +128,8 @@ class Contributions:
             connection.execute(
                 "INSERT INTO contributions (cohort_id, plan_hash, task, round, parent_release,"
                 " parent_adapter_sha256, state, body_sha256, body_size_bytes, examples, n_min, upload_deadline,"
-                " latest_prekey_expiry, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                " latest_prekey_expiry, committee_keys, erasures_required, created_at)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     contribution.cohort_id,
                     contribution.plan_hash,
@@ -133,6 +144,8 @@ class Contributions:
                     contribution.n_min,
                     contribution.upload_deadline_unix_s,
                     contribution.latest_prekey_expiry_unix_s,
+                    b"".join(contribution.committee_keys),
+                    contribution.erasures_required,
                     contribution.created_at_unix_s,
                 ),
             )
@@ -176,6 +189,24 @@ class Contributions:
             )
         return after
 
+    def lay_to_rest(self, cohort_id: bytes, now_unix_s: int) -> None:
+        """Note that a void cohort can never be opened any more; the caller has verified the statements.
+
+        Raises:
+            ValueError: the contribution's cohort is not void; a defect of this program.
+        """
+        with self._database.transaction() as connection:
+            changed = connection.execute(
+                "UPDATE contributions SET laid_to_rest_at = ? WHERE cohort_id = ? AND state = ?",
+                (now_unix_s, cohort_id, State.VOID.value),
+            ).rowcount
+            if changed != 1:
+                raise ValueError(f"the cohort {cohort_id.hex()[:16]} cannot be laid to rest")
+
+    def voided(self) -> list[StoredContribution]:
+        """Those whose cohort ended without a sum, newest first."""
+        return self._select("state = ? ORDER BY created_at DESC", State.VOID.value)
+
     def withdraw(self, cohort_id: bytes) -> None:
         """Forget a contribution of which no byte ever left.
 
@@ -207,8 +238,15 @@ class Contributions:
                 n_min=row["n_min"],
                 upload_deadline_unix_s=row["upload_deadline"],
                 latest_prekey_expiry_unix_s=row["latest_prekey_expiry"],
+                committee_keys=_keys(bytes(row["committee_keys"])),
+                erasures_required=row["erasures_required"],
                 created_at_unix_s=row["created_at"],
                 sent_at_unix_s=row["sent_at"],
+                laid_to_rest_at_unix_s=row["laid_to_rest_at"],
             )
             for row in rows
         ]
+
+
+def _keys(joined: bytes) -> tuple[bytes, ...]:
+    return tuple(joined[start : start + SPKI_BYTES] for start in range(0, len(joined), SPKI_BYTES))

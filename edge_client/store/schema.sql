@@ -6,7 +6,8 @@ CREATE TABLE meta (
     value BLOB NOT NULL
 ) WITHOUT ROWID;
 
--- One-time keys for committee duty. The private half is deleted in the transaction that stores the answer.
+-- One-time keys for committee duty. The private half is deleted in the transaction that stores
+-- the answer, the refusal or the erasure statement.
 CREATE TABLE prekeys (
     epoch INTEGER NOT NULL,
     serial INTEGER NOT NULL,
@@ -27,12 +28,14 @@ CREATE TABLE cohorts (
     seen_at INTEGER NOT NULL
 ) WITHOUT ROWID;
 
--- What was answered; kept so that the same question gets the same bytes and another gets none.
+-- The one thing that this device said about a cohort as a member; kept so that the same question gets the
+-- same bytes and another gets none.
 CREATE TABLE answers (
     cohort_id BLOB PRIMARY KEY,
     plan_hash BLOB NOT NULL UNIQUE,
-    set_hash BLOB NOT NULL,
-    message BLOB NOT NULL,              -- the serialised nightshift.v1.AnswerRequest
+    kind TEXT NOT NULL,                 -- answer, refusal or erasure
+    set_hash BLOB,                      -- absent for an erasure: the cohort is void, no set is meant
+    message BLOB NOT NULL,              -- the serialised request, of the kind: nightshift.v1
     answer_deadline INTEGER NOT NULL,
     answered_at INTEGER NOT NULL,
     sent_at INTEGER
@@ -53,8 +56,11 @@ CREATE TABLE contributions (
     n_min INTEGER NOT NULL,
     upload_deadline INTEGER NOT NULL,
     latest_prekey_expiry INTEGER NOT NULL,
+    committee_keys BLOB NOT NULL,       -- the members' public keys (DER SubjectPublicKeyInfo), one after another
+    erasures_required INTEGER NOT NULL, -- so many members' statements lay a void cohort to rest
     created_at INTEGER NOT NULL,
-    sent_at INTEGER
+    sent_at INTEGER,
+    laid_to_rest_at INTEGER             -- when enough statements were seen
 ) WITHOUT ROWID;
 CREATE INDEX contributions_parent ON contributions (task, parent_release);
 CREATE INDEX contributions_adapter ON contributions (parent_adapter_sha256);

@@ -26,13 +26,15 @@ from nightshift.v1 import log_pb2 as nightshift_dot_v1_dot_log__pb2
 from nightshift.v1 import plan_pb2 as nightshift_dot_v1_dot_plan__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1anightshift/v1/device.proto\x12\rnightshift.v1\x1a\x17nightshift/v1/log.proto\x1a\x18nightshift/v1/plan.proto\"\xe6\x01\n\x0e\x43heckInRequest\x12\x1c\n\x14protocol_version_min\x18\x01 \x01(\r\x12\x1c\n\x14protocol_version_max\x18\x02 \x01(\r\x12\x16\n\x0e\x63lient_version\x18\x03 \x01(\t\x12\x10\n\x08log_size\x18\x04 \x01(\x04\x12&\n\x07prekeys\x18\x05 \x03(\x0b\x32\x15.nightshift.v1.Prekey\x12\r\n\x05\x65poch\x18\x06 \x01(\x04\x12\x0f\n\x07no_plan\x18\x07 \x01(\x08\x12\x12\n\nlast_nonce\x18\x08 \x01(\x0c\x12\x12\n\nnext_nonce\x18\t \x01(\x0c\"\x19\n\x04\x44uty\x12\x11\n\tcohort_id\x18\x01 \x01(\x0c\"\x99\x01\n\tPlanOffer\x12\x0c\n\x04plan\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\x12+\n\nplan_proof\x18\x03 \x01(\x0b\x32\x17.nightshift.v1.LogProof\x12+\n\npool_proof\x18\x04 \x01(\x0b\x32\x17.nightshift.v1.LogProof\x12\x11\n\tseed_path\x18\x05 \x03(\x0c\"Z\n\x0cReleaseOffer\x12\x0f\n\x07release\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\x12&\n\x05proof\x18\x03 \x01(\x0b\x32\x17.nightshift.v1.LogProof\"G\n\x0eRevocationList\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x12\n\ndevice_ids\x18\x02 \x03(\x0c\x12\x11\n\tsignature\x18\x03 \x01(\x0c\"\\\n\tAddresses\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x14\n\x0cjoin_address\x18\x02 \x01(\t\x12\x16\n\x0e\x64\x65vice_address\x18\x03 \x01(\t\x12\x11\n\tsignature\x18\x04 \x01(\x0c\"6\n\x17RenewCertificateRequest\x12\x1b\n\x13\x63\x65rtificate_request\x18\x01 \x01(\x0c\"/\n\x18RenewCertificateResponse\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c\"5\n\x0bNextCheckIn\x12\x14\n\x0cnot_before_s\x18\x01 \x01(\r\x12\x10\n\x08window_s\x18\x02 \x01(\r\"\xd6\x03\n\x0f\x43heckInResponse\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x13\n\x0btime_unix_s\x18\x02 \x01(\x03\x12-\n\ncheckpoint\x18\x03 \x01(\x0b\x32\x19.nightshift.v1.Checkpoint\x12\x18\n\x10\x63onsistency_path\x18\x04 \x03(\x0c\x12#\n\x06\x64uties\x18\x05 \x03(\x0b\x32\x13.nightshift.v1.Duty\x12&\n\x04plan\x18\x06 \x01(\x0b\x32\x18.nightshift.v1.PlanOffer\x12-\n\x08releases\x18\x07 \x03(\x0b\x32\x1b.nightshift.v1.ReleaseOffer\x12\x31\n\nrevocation\x18\x08 \x01(\x0b\x32\x1d.nightshift.v1.RevocationList\x12\x31\n\rnext_check_in\x18\t \x01(\x0b\x32\x1a.nightshift.v1.NextCheckIn\x12\x14\n\x0cprekeys_held\x18\n \x01(\r\x12&\n\x05voids\x18\x0b \x03(\x0b\x32\x17.nightshift.v1.LogProof\x12+\n\taddresses\x18\x0c \x01(\x0b\x32\x18.nightshift.v1.Addresses\"]\n\x11OpenUploadRequest\x12\x11\n\tcohort_id\x18\x01 \x01(\x0c\x12\x11\n\tplan_hash\x18\x02 \x01(\x0c\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04\x12\x0e\n\x06sha256\x18\x04 \x01(\x0c\"6\n\x12OpenUploadResponse\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x10\n\x08\x63omplete\x18\x02 \x01(\x08\"@\n\rUploadRequest\x12\x11\n\tcohort_id\x18\x01 \x01(\x0c\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"2\n\x0eUploadResponse\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x10\n\x08\x63omplete\x18\x02 \x01(\x08\"7\n\x10GetBundleRequest\x12\x11\n\tcohort_id\x18\x01 \x01(\x0c\x12\x10\n\x08log_size\x18\x02 \x01(\x04\"\xf9\x01\n\x0c\x42undleHeader\x12\x0c\n\x04plan\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\x12+\n\nplan_proof\x18\x03 \x01(\x0b\x32\x17.nightshift.v1.LogProof\x12\x10\n\x08set_hash\x18\x04 \x01(\x0c\x12*\n\tset_proof\x18\x05 \x01(\x0b\x32\x17.nightshift.v1.LogProof\x12-\n\ncheckpoint\x18\x06 \x01(\x0b\x32\x19.nightshift.v1.Checkpoint\x12\x18\n\x10\x63onsistency_path\x18\x07 \x03(\x0c\x12\x14\n\x0c\x63ontributors\x18\x08 \x01(\r\"w\n\x0b\x42undleEntry\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c\x12\x19\n\x11\x63iphertext_sha256\x18\x02 \x01(\x0c\x12\x15\n\rsealed_sha256\x18\x03 \x03(\x0c\x12\x0e\n\x06sealed\x18\x04 \x01(\x0c\x12\x11\n\tsignature\x18\x05 \x01(\x0c\"w\n\x11GetBundleResponse\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1b.nightshift.v1.BundleHeaderH\x00\x12+\n\x05\x65ntry\x18\x02 \x01(\x0b\x32\x1a.nightshift.v1.BundleEntryH\x00\x42\x06\n\x04part\"f\n\rAnswerRequest\x12\x11\n\tcohort_id\x18\x01 \x01(\x0c\x12\x10\n\x08set_hash\x18\x02 \x01(\x0c\x12\r\n\x05index\x18\x03 \x01(\r\x12\x0e\n\x06vector\x18\x04 \x01(\x0c\x12\x11\n\tsignature\x18\x05 \x01(\x0c\"\x10\n\x0e\x41nswerResponse\"6\n\x14\x46\x65tchArtefactRequest\x12\x0e\n\x06sha256\x18\x01 \x01(\x0c\x12\x0e\n\x06offset\x18\x02 \x01(\x04\"9\n\x15\x46\x65tchArtefactResponse\x12\x12\n\nsize_bytes\x18\x01 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x32\xd1\x04\n\rDeviceService\x12H\n\x07\x43heckIn\x12\x1d.nightshift.v1.CheckInRequest\x1a\x1e.nightshift.v1.CheckInResponse\x12Q\n\nOpenUpload\x12 .nightshift.v1.OpenUploadRequest\x1a!.nightshift.v1.OpenUploadResponse\x12G\n\x06Upload\x12\x1c.nightshift.v1.UploadRequest\x1a\x1d.nightshift.v1.UploadResponse(\x01\x12P\n\tGetBundle\x12\x1f.nightshift.v1.GetBundleRequest\x1a .nightshift.v1.GetBundleResponse0\x01\x12\x45\n\x06\x41nswer\x12\x1c.nightshift.v1.AnswerRequest\x1a\x1d.nightshift.v1.AnswerResponse\x12\\\n\rFetchArtefact\x12#.nightshift.v1.FetchArtefactRequest\x1a$.nightshift.v1.FetchArtefactResponse0\x01\x12\x63\n\x10RenewCertificate\x12&.nightshift.v1.RenewCertificateRequest\x1a\'.nightshift.v1.RenewCertificateResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1anightshift/v1/device.proto\x12\rnightshift.v1\x1a\x17nightshift/v1/log.proto\x1a\x18nightshift/v1/plan.proto\"\xe6\x01\n\x0e\x43heckInRequest\x12\x1c\n\x14protocol_version_min\x18\x01 \x01(\r\x12\x1c\n\x14protocol_version_max\x18\x02 \x01(\r\x12\x16\n\x0e\x63lient_version\x18\x03 \x01(\t\x12\x10\n\x08log_size\x18\x04 \x01(\x04\x12&\n\x07prekeys\x18\x05 \x03(\x0b\x32\x15.nightshift.v1.Prekey\x12\r\n\x05\x65poch\x18\x06 \x01(\x04\x12\x0f\n\x07no_plan\x18\x07 \x01(\x08\x12\x12\n\nlast_nonce\x18\x08 \x01(\x0c\x12\x12\n\nnext_nonce\x18\t \x01(\x0c\"\x19\n\x04\x44uty\x12\x11\n\tcohort_id\x18\x01 \x01(\x0c\"\x99\x01\n\tPlanOffer\x12\x0c\n\x04plan\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\x12+\n\nplan_proof\x18\x03 \x01(\x0b\x32\x17.nightshift.v1.LogProof\x12+\n\npool_proof\x18\x04 \x01(\x0b\x32\x17.nightshift.v1.LogProof\x12\x11\n\tseed_path\x18\x05 \x03(\x0c\"Z\n\x0cReleaseOffer\x12\x0f\n\x07release\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\x12&\n\x05proof\x18\x03 \x01(\x0b\x32\x17.nightshift.v1.LogProof\"G\n\x0eRevocationList\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x12\n\ndevice_ids\x18\x02 \x03(\x0c\x12\x11\n\tsignature\x18\x03 \x01(\x0c\"\\\n\tAddresses\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x14\n\x0cjoin_address\x18\x02 \x01(\t\x12\x16\n\x0e\x64\x65vice_address\x18\x03 \x01(\t\x12\x11\n\tsignature\x18\x04 \x01(\x0c\"6\n\x17RenewCertificateRequest\x12\x1b\n\x13\x63\x65rtificate_request\x18\x01 \x01(\x0c\"/\n\x18RenewCertificateResponse\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c\"5\n\x0bNextCheckIn\x12\x14\n\x0cnot_before_s\x18\x01 \x01(\r\x12\x10\n\x08window_s\x18\x02 \x01(\r\"\xff\x03\n\x0f\x43heckInResponse\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x13\n\x0btime_unix_s\x18\x02 \x01(\x03\x12-\n\ncheckpoint\x18\x03 \x01(\x0b\x32\x19.nightshift.v1.Checkpoint\x12\x18\n\x10\x63onsistency_path\x18\x04 \x03(\x0c\x12#\n\x06\x64uties\x18\x05 \x03(\x0b\x32\x13.nightshift.v1.Duty\x12&\n\x04plan\x18\x06 \x01(\x0b\x32\x18.nightshift.v1.PlanOffer\x12-\n\x08releases\x18\x07 \x03(\x0b\x32\x1b.nightshift.v1.ReleaseOffer\x12\x31\n\nrevocation\x18\x08 \x01(\x0b\x32\x1d.nightshift.v1.RevocationList\x12\x31\n\rnext_check_in\x18\t \x01(\x0b\x32\x1a.nightshift.v1.NextCheckIn\x12\x14\n\x0cprekeys_held\x18\n \x01(\r\x12(\n\x05voids\x18\x0b \x03(\x0b\x32\x19.nightshift.v1.VoidCohort\x12+\n\taddresses\x18\x0c \x01(\x0b\x32\x18.nightshift.v1.Addresses\x12%\n\x08\x65rasures\x18\r \x03(\x0b\x32\x13.nightshift.v1.Duty\"g\n\nVoidCohort\x12&\n\x05proof\x18\x01 \x01(\x0b\x32\x17.nightshift.v1.LogProof\x12\x31\n\x08\x65rasures\x18\x02 \x03(\x0b\x32\x1f.nightshift.v1.ErasureStatement\"5\n\x10\x45rasureStatement\x12\x0e\n\x06member\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\"]\n\x11OpenUploadRequest\x12\x11\n\tcohort_id\x18\x01 \x01(\x0c\x12\x11\n\tplan_hash\x18\x02 \x01(\x0c\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04\x12\x0e\n\x06sha256\x18\x04 \x01(\x0c\"6\n\x12OpenUploadResponse\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x10\n\x08\x63omplete\x18\x02 \x01(\x08\"@\n\rUploadRequest\x12\x11\n\tcohort_id\x18\x01 \x01(\x0c\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"2\n\x0eUploadResponse\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x10\n\x08\x63omplete\x18\x02 \x01(\x08\"7\n\x10GetBundleRequest\x12\x11\n\tcohort_id\x18\x01 \x01(\x0c\x12\x10\n\x08log_size\x18\x02 \x01(\x04\"\xf9\x01\n\x0c\x42undleHeader\x12\x0c\n\x04plan\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\x12+\n\nplan_proof\x18\x03 \x01(\x0b\x32\x17.nightshift.v1.LogProof\x12\x10\n\x08set_hash\x18\x04 \x01(\x0c\x12*\n\tset_proof\x18\x05 \x01(\x0b\x32\x17.nightshift.v1.LogProof\x12-\n\ncheckpoint\x18\x06 \x01(\x0b\x32\x19.nightshift.v1.Checkpoint\x12\x18\n\x10\x63onsistency_path\x18\x07 \x03(\x0c\x12\x14\n\x0c\x63ontributors\x18\x08 \x01(\r\"w\n\x0b\x42undleEntry\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c\x12\x19\n\x11\x63iphertext_sha256\x18\x02 \x01(\x0c\x12\x15\n\rsealed_sha256\x18\x03 \x03(\x0c\x12\x0e\n\x06sealed\x18\x04 \x01(\x0c\x12\x11\n\tsignature\x18\x05 \x01(\x0c\"w\n\x11GetBundleResponse\x12-\n\x06header\x18\x01 \x01(\x0b\x32\x1b.nightshift.v1.BundleHeaderH\x00\x12+\n\x05\x65ntry\x18\x02 \x01(\x0b\x32\x1a.nightshift.v1.BundleEntryH\x00\x42\x06\n\x04part\"f\n\rAnswerRequest\x12\x11\n\tcohort_id\x18\x01 \x01(\x0c\x12\x10\n\x08set_hash\x18\x02 \x01(\x0c\x12\r\n\x05index\x18\x03 \x01(\r\x12\x0e\n\x06vector\x18\x04 \x01(\x0c\x12\x11\n\tsignature\x18\x05 \x01(\x0c\"\x10\n\x0e\x41nswerResponse\"N\n\rUnusableShare\x12\x13\n\x0b\x63ontributor\x18\x01 \x01(\x0c\x12(\n\x05\x66\x61ult\x18\x02 \x01(\x0e\x32\x19.nightshift.v1.ShareFault\"\x86\x01\n\rRefuseRequest\x12\x11\n\tcohort_id\x18\x01 \x01(\x0c\x12\x10\n\x08set_hash\x18\x02 \x01(\x0c\x12,\n\x06shares\x18\x03 \x03(\x0b\x32\x1c.nightshift.v1.UnusableShare\x12\x11\n\tsignature\x18\x04 \x01(\x0c\x12\x0f\n\x07\x65rasure\x18\x05 \x01(\x0c\"\x10\n\x0eRefuseResponse\"5\n\x0eGetVoidRequest\x12\x11\n\tcohort_id\x18\x01 \x01(\x0c\x12\x10\n\x08log_size\x18\x02 \x01(\x04\"\xd5\x01\n\x0fGetVoidResponse\x12\x0c\n\x04plan\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\x12+\n\nplan_proof\x18\x03 \x01(\x0b\x32\x17.nightshift.v1.LogProof\x12+\n\nvoid_proof\x18\x04 \x01(\x0b\x32\x17.nightshift.v1.LogProof\x12-\n\ncheckpoint\x18\x05 \x01(\x0b\x32\x19.nightshift.v1.Checkpoint\x12\x18\n\x10\x63onsistency_path\x18\x06 \x03(\x0c\";\n\x13StateErasureRequest\x12\x11\n\tcohort_id\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\"\x16\n\x14StateErasureResponse\"6\n\x14\x46\x65tchArtefactRequest\x12\x0e\n\x06sha256\x18\x01 \x01(\x0c\x12\x0e\n\x06offset\x18\x02 \x01(\x04\"9\n\x15\x46\x65tchArtefactResponse\x12\x12\n\nsize_bytes\x18\x01 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c*f\n\nShareFault\x12\x1b\n\x17SHARE_FAULT_UNSPECIFIED\x10\x00\x12\x1d\n\x19SHARE_FAULT_DOES_NOT_OPEN\x10\x01\x12\x1c\n\x18SHARE_FAULT_NOT_IN_FIELD\x10\x02\x32\xbb\x06\n\rDeviceService\x12H\n\x07\x43heckIn\x12\x1d.nightshift.v1.CheckInRequest\x1a\x1e.nightshift.v1.CheckInResponse\x12Q\n\nOpenUpload\x12 .nightshift.v1.OpenUploadRequest\x1a!.nightshift.v1.OpenUploadResponse\x12G\n\x06Upload\x12\x1c.nightshift.v1.UploadRequest\x1a\x1d.nightshift.v1.UploadResponse(\x01\x12P\n\tGetBundle\x12\x1f.nightshift.v1.GetBundleRequest\x1a .nightshift.v1.GetBundleResponse0\x01\x12\x45\n\x06\x41nswer\x12\x1c.nightshift.v1.AnswerRequest\x1a\x1d.nightshift.v1.AnswerResponse\x12\x45\n\x06Refuse\x12\x1c.nightshift.v1.RefuseRequest\x1a\x1d.nightshift.v1.RefuseResponse\x12H\n\x07GetVoid\x12\x1d.nightshift.v1.GetVoidRequest\x1a\x1e.nightshift.v1.GetVoidResponse\x12W\n\x0cStateErasure\x12\".nightshift.v1.StateErasureRequest\x1a#.nightshift.v1.StateErasureResponse\x12\\\n\rFetchArtefact\x12#.nightshift.v1.FetchArtefactRequest\x1a$.nightshift.v1.FetchArtefactResponse0\x01\x12\x63\n\x10RenewCertificate\x12&.nightshift.v1.RenewCertificateRequest\x1a\'.nightshift.v1.RenewCertificateResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'nightshift.v1.device_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_SHAREFAULT']._serialized_start=3253
+  _globals['_SHAREFAULT']._serialized_end=3355
   _globals['_CHECKINREQUEST']._serialized_start=97
   _globals['_CHECKINREQUEST']._serialized_end=327
   _globals['_DUTY']._serialized_start=329
@@ -52,31 +54,49 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_NEXTCHECKIN']._serialized_start=876
   _globals['_NEXTCHECKIN']._serialized_end=929
   _globals['_CHECKINRESPONSE']._serialized_start=932
-  _globals['_CHECKINRESPONSE']._serialized_end=1402
-  _globals['_OPENUPLOADREQUEST']._serialized_start=1404
-  _globals['_OPENUPLOADREQUEST']._serialized_end=1497
-  _globals['_OPENUPLOADRESPONSE']._serialized_start=1499
-  _globals['_OPENUPLOADRESPONSE']._serialized_end=1553
-  _globals['_UPLOADREQUEST']._serialized_start=1555
-  _globals['_UPLOADREQUEST']._serialized_end=1619
-  _globals['_UPLOADRESPONSE']._serialized_start=1621
-  _globals['_UPLOADRESPONSE']._serialized_end=1671
-  _globals['_GETBUNDLEREQUEST']._serialized_start=1673
-  _globals['_GETBUNDLEREQUEST']._serialized_end=1728
-  _globals['_BUNDLEHEADER']._serialized_start=1731
-  _globals['_BUNDLEHEADER']._serialized_end=1980
-  _globals['_BUNDLEENTRY']._serialized_start=1982
-  _globals['_BUNDLEENTRY']._serialized_end=2101
-  _globals['_GETBUNDLERESPONSE']._serialized_start=2103
-  _globals['_GETBUNDLERESPONSE']._serialized_end=2222
-  _globals['_ANSWERREQUEST']._serialized_start=2224
-  _globals['_ANSWERREQUEST']._serialized_end=2326
-  _globals['_ANSWERRESPONSE']._serialized_start=2328
-  _globals['_ANSWERRESPONSE']._serialized_end=2344
-  _globals['_FETCHARTEFACTREQUEST']._serialized_start=2346
-  _globals['_FETCHARTEFACTREQUEST']._serialized_end=2400
-  _globals['_FETCHARTEFACTRESPONSE']._serialized_start=2402
-  _globals['_FETCHARTEFACTRESPONSE']._serialized_end=2459
-  _globals['_DEVICESERVICE']._serialized_start=2462
-  _globals['_DEVICESERVICE']._serialized_end=3055
+  _globals['_CHECKINRESPONSE']._serialized_end=1443
+  _globals['_VOIDCOHORT']._serialized_start=1445
+  _globals['_VOIDCOHORT']._serialized_end=1548
+  _globals['_ERASURESTATEMENT']._serialized_start=1550
+  _globals['_ERASURESTATEMENT']._serialized_end=1603
+  _globals['_OPENUPLOADREQUEST']._serialized_start=1605
+  _globals['_OPENUPLOADREQUEST']._serialized_end=1698
+  _globals['_OPENUPLOADRESPONSE']._serialized_start=1700
+  _globals['_OPENUPLOADRESPONSE']._serialized_end=1754
+  _globals['_UPLOADREQUEST']._serialized_start=1756
+  _globals['_UPLOADREQUEST']._serialized_end=1820
+  _globals['_UPLOADRESPONSE']._serialized_start=1822
+  _globals['_UPLOADRESPONSE']._serialized_end=1872
+  _globals['_GETBUNDLEREQUEST']._serialized_start=1874
+  _globals['_GETBUNDLEREQUEST']._serialized_end=1929
+  _globals['_BUNDLEHEADER']._serialized_start=1932
+  _globals['_BUNDLEHEADER']._serialized_end=2181
+  _globals['_BUNDLEENTRY']._serialized_start=2183
+  _globals['_BUNDLEENTRY']._serialized_end=2302
+  _globals['_GETBUNDLERESPONSE']._serialized_start=2304
+  _globals['_GETBUNDLERESPONSE']._serialized_end=2423
+  _globals['_ANSWERREQUEST']._serialized_start=2425
+  _globals['_ANSWERREQUEST']._serialized_end=2527
+  _globals['_ANSWERRESPONSE']._serialized_start=2529
+  _globals['_ANSWERRESPONSE']._serialized_end=2545
+  _globals['_UNUSABLESHARE']._serialized_start=2547
+  _globals['_UNUSABLESHARE']._serialized_end=2625
+  _globals['_REFUSEREQUEST']._serialized_start=2628
+  _globals['_REFUSEREQUEST']._serialized_end=2762
+  _globals['_REFUSERESPONSE']._serialized_start=2764
+  _globals['_REFUSERESPONSE']._serialized_end=2780
+  _globals['_GETVOIDREQUEST']._serialized_start=2782
+  _globals['_GETVOIDREQUEST']._serialized_end=2835
+  _globals['_GETVOIDRESPONSE']._serialized_start=2838
+  _globals['_GETVOIDRESPONSE']._serialized_end=3051
+  _globals['_STATEERASUREREQUEST']._serialized_start=3053
+  _globals['_STATEERASUREREQUEST']._serialized_end=3112
+  _globals['_STATEERASURERESPONSE']._serialized_start=3114
+  _globals['_STATEERASURERESPONSE']._serialized_end=3136
+  _globals['_FETCHARTEFACTREQUEST']._serialized_start=3138
+  _globals['_FETCHARTEFACTREQUEST']._serialized_end=3192
+  _globals['_FETCHARTEFACTRESPONSE']._serialized_start=3194
+  _globals['_FETCHARTEFACTRESPONSE']._serialized_end=3251
+  _globals['_DEVICESERVICE']._serialized_start=3358
+  _globals['_DEVICESERVICE']._serialized_end=4185
 # @@protoc_insertion_point(module_scope)

@@ -1,12 +1,22 @@
 from nightshift.v1 import log_pb2 as _log_pb2
 from nightshift.v1 import plan_pb2 as _plan_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class ShareFault(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    SHARE_FAULT_UNSPECIFIED: _ClassVar[ShareFault]
+    SHARE_FAULT_DOES_NOT_OPEN: _ClassVar[ShareFault]
+    SHARE_FAULT_NOT_IN_FIELD: _ClassVar[ShareFault]
+SHARE_FAULT_UNSPECIFIED: ShareFault
+SHARE_FAULT_DOES_NOT_OPEN: ShareFault
+SHARE_FAULT_NOT_IN_FIELD: ShareFault
 
 class CheckInRequest(_message.Message):
     __slots__ = ("protocol_version_min", "protocol_version_max", "client_version", "log_size", "prekeys", "epoch", "no_plan", "last_nonce", "next_nonce")
@@ -103,7 +113,7 @@ class NextCheckIn(_message.Message):
     def __init__(self, not_before_s: _Optional[int] = ..., window_s: _Optional[int] = ...) -> None: ...
 
 class CheckInResponse(_message.Message):
-    __slots__ = ("protocol_version", "time_unix_s", "checkpoint", "consistency_path", "duties", "plan", "releases", "revocation", "next_check_in", "prekeys_held", "voids", "addresses")
+    __slots__ = ("protocol_version", "time_unix_s", "checkpoint", "consistency_path", "duties", "plan", "releases", "revocation", "next_check_in", "prekeys_held", "voids", "addresses", "erasures")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     TIME_UNIX_S_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
@@ -116,6 +126,7 @@ class CheckInResponse(_message.Message):
     PREKEYS_HELD_FIELD_NUMBER: _ClassVar[int]
     VOIDS_FIELD_NUMBER: _ClassVar[int]
     ADDRESSES_FIELD_NUMBER: _ClassVar[int]
+    ERASURES_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     time_unix_s: int
     checkpoint: _log_pb2.Checkpoint
@@ -126,9 +137,26 @@ class CheckInResponse(_message.Message):
     revocation: RevocationList
     next_check_in: NextCheckIn
     prekeys_held: int
-    voids: _containers.RepeatedCompositeFieldContainer[_log_pb2.LogProof]
+    voids: _containers.RepeatedCompositeFieldContainer[VoidCohort]
     addresses: Addresses
-    def __init__(self, protocol_version: _Optional[int] = ..., time_unix_s: _Optional[int] = ..., checkpoint: _Optional[_Union[_log_pb2.Checkpoint, _Mapping]] = ..., consistency_path: _Optional[_Iterable[bytes]] = ..., duties: _Optional[_Iterable[_Union[Duty, _Mapping]]] = ..., plan: _Optional[_Union[PlanOffer, _Mapping]] = ..., releases: _Optional[_Iterable[_Union[ReleaseOffer, _Mapping]]] = ..., revocation: _Optional[_Union[RevocationList, _Mapping]] = ..., next_check_in: _Optional[_Union[NextCheckIn, _Mapping]] = ..., prekeys_held: _Optional[int] = ..., voids: _Optional[_Iterable[_Union[_log_pb2.LogProof, _Mapping]]] = ..., addresses: _Optional[_Union[Addresses, _Mapping]] = ...) -> None: ...
+    erasures: _containers.RepeatedCompositeFieldContainer[Duty]
+    def __init__(self, protocol_version: _Optional[int] = ..., time_unix_s: _Optional[int] = ..., checkpoint: _Optional[_Union[_log_pb2.Checkpoint, _Mapping]] = ..., consistency_path: _Optional[_Iterable[bytes]] = ..., duties: _Optional[_Iterable[_Union[Duty, _Mapping]]] = ..., plan: _Optional[_Union[PlanOffer, _Mapping]] = ..., releases: _Optional[_Iterable[_Union[ReleaseOffer, _Mapping]]] = ..., revocation: _Optional[_Union[RevocationList, _Mapping]] = ..., next_check_in: _Optional[_Union[NextCheckIn, _Mapping]] = ..., prekeys_held: _Optional[int] = ..., voids: _Optional[_Iterable[_Union[VoidCohort, _Mapping]]] = ..., addresses: _Optional[_Union[Addresses, _Mapping]] = ..., erasures: _Optional[_Iterable[_Union[Duty, _Mapping]]] = ...) -> None: ...
+
+class VoidCohort(_message.Message):
+    __slots__ = ("proof", "erasures")
+    PROOF_FIELD_NUMBER: _ClassVar[int]
+    ERASURES_FIELD_NUMBER: _ClassVar[int]
+    proof: _log_pb2.LogProof
+    erasures: _containers.RepeatedCompositeFieldContainer[ErasureStatement]
+    def __init__(self, proof: _Optional[_Union[_log_pb2.LogProof, _Mapping]] = ..., erasures: _Optional[_Iterable[_Union[ErasureStatement, _Mapping]]] = ...) -> None: ...
+
+class ErasureStatement(_message.Message):
+    __slots__ = ("member", "signature")
+    MEMBER_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    member: bytes
+    signature: bytes
+    def __init__(self, member: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
 
 class OpenUploadRequest(_message.Message):
     __slots__ = ("cohort_id", "plan_hash", "size_bytes", "sha256")
@@ -233,6 +261,68 @@ class AnswerRequest(_message.Message):
     def __init__(self, cohort_id: _Optional[bytes] = ..., set_hash: _Optional[bytes] = ..., index: _Optional[int] = ..., vector: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
 
 class AnswerResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class UnusableShare(_message.Message):
+    __slots__ = ("contributor", "fault")
+    CONTRIBUTOR_FIELD_NUMBER: _ClassVar[int]
+    FAULT_FIELD_NUMBER: _ClassVar[int]
+    contributor: bytes
+    fault: ShareFault
+    def __init__(self, contributor: _Optional[bytes] = ..., fault: _Optional[_Union[ShareFault, str]] = ...) -> None: ...
+
+class RefuseRequest(_message.Message):
+    __slots__ = ("cohort_id", "set_hash", "shares", "signature", "erasure")
+    COHORT_ID_FIELD_NUMBER: _ClassVar[int]
+    SET_HASH_FIELD_NUMBER: _ClassVar[int]
+    SHARES_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    ERASURE_FIELD_NUMBER: _ClassVar[int]
+    cohort_id: bytes
+    set_hash: bytes
+    shares: _containers.RepeatedCompositeFieldContainer[UnusableShare]
+    signature: bytes
+    erasure: bytes
+    def __init__(self, cohort_id: _Optional[bytes] = ..., set_hash: _Optional[bytes] = ..., shares: _Optional[_Iterable[_Union[UnusableShare, _Mapping]]] = ..., signature: _Optional[bytes] = ..., erasure: _Optional[bytes] = ...) -> None: ...
+
+class RefuseResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class GetVoidRequest(_message.Message):
+    __slots__ = ("cohort_id", "log_size")
+    COHORT_ID_FIELD_NUMBER: _ClassVar[int]
+    LOG_SIZE_FIELD_NUMBER: _ClassVar[int]
+    cohort_id: bytes
+    log_size: int
+    def __init__(self, cohort_id: _Optional[bytes] = ..., log_size: _Optional[int] = ...) -> None: ...
+
+class GetVoidResponse(_message.Message):
+    __slots__ = ("plan", "signature", "plan_proof", "void_proof", "checkpoint", "consistency_path")
+    PLAN_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    PLAN_PROOF_FIELD_NUMBER: _ClassVar[int]
+    VOID_PROOF_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
+    CONSISTENCY_PATH_FIELD_NUMBER: _ClassVar[int]
+    plan: bytes
+    signature: bytes
+    plan_proof: _log_pb2.LogProof
+    void_proof: _log_pb2.LogProof
+    checkpoint: _log_pb2.Checkpoint
+    consistency_path: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, plan: _Optional[bytes] = ..., signature: _Optional[bytes] = ..., plan_proof: _Optional[_Union[_log_pb2.LogProof, _Mapping]] = ..., void_proof: _Optional[_Union[_log_pb2.LogProof, _Mapping]] = ..., checkpoint: _Optional[_Union[_log_pb2.Checkpoint, _Mapping]] = ..., consistency_path: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
+class StateErasureRequest(_message.Message):
+    __slots__ = ("cohort_id", "signature")
+    COHORT_ID_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    cohort_id: bytes
+    signature: bytes
+    def __init__(self, cohort_id: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
+
+class StateErasureResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 

@@ -60,6 +60,21 @@ class DeviceServiceStub:
                 request_serializer=nightshift_dot_v1_dot_device__pb2.AnswerRequest.SerializeToString,
                 response_deserializer=nightshift_dot_v1_dot_device__pb2.AnswerResponse.FromString,
                 _registered_method=True)
+        self.Refuse = channel.unary_unary(
+                '/nightshift.v1.DeviceService/Refuse',
+                request_serializer=nightshift_dot_v1_dot_device__pb2.RefuseRequest.SerializeToString,
+                response_deserializer=nightshift_dot_v1_dot_device__pb2.RefuseResponse.FromString,
+                _registered_method=True)
+        self.GetVoid = channel.unary_unary(
+                '/nightshift.v1.DeviceService/GetVoid',
+                request_serializer=nightshift_dot_v1_dot_device__pb2.GetVoidRequest.SerializeToString,
+                response_deserializer=nightshift_dot_v1_dot_device__pb2.GetVoidResponse.FromString,
+                _registered_method=True)
+        self.StateErasure = channel.unary_unary(
+                '/nightshift.v1.DeviceService/StateErasure',
+                request_serializer=nightshift_dot_v1_dot_device__pb2.StateErasureRequest.SerializeToString,
+                response_deserializer=nightshift_dot_v1_dot_device__pb2.StateErasureResponse.FromString,
+                _registered_method=True)
         self.FetchArtefact = channel.unary_stream(
                 '/nightshift.v1.DeviceService/FetchArtefact',
                 request_serializer=nightshift_dot_v1_dot_device__pb2.FetchArtefactRequest.SerializeToString,
@@ -111,6 +126,27 @@ class DeviceServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Refuse(self, request, context):
+        """Delivers, in the place of an answer, a member's word that it cannot use a contributor's share.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetVoid(self, request, context):
+        """Fetches what a member must see before it states that it erased its prekey for a void cohort.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StateErasure(self, request, context):
+        """Delivers a member's erasure statement for a void cohort.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def FetchArtefact(self, request, context):
         """Streams an artefact (manifest, model file, adapter) by its hash.
         """
@@ -153,6 +189,21 @@ def add_DeviceServiceServicer_to_server(servicer, server):
                     servicer.Answer,
                     request_deserializer=nightshift_dot_v1_dot_device__pb2.AnswerRequest.FromString,
                     response_serializer=nightshift_dot_v1_dot_device__pb2.AnswerResponse.SerializeToString,
+            ),
+            'Refuse': grpc.unary_unary_rpc_method_handler(
+                    servicer.Refuse,
+                    request_deserializer=nightshift_dot_v1_dot_device__pb2.RefuseRequest.FromString,
+                    response_serializer=nightshift_dot_v1_dot_device__pb2.RefuseResponse.SerializeToString,
+            ),
+            'GetVoid': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetVoid,
+                    request_deserializer=nightshift_dot_v1_dot_device__pb2.GetVoidRequest.FromString,
+                    response_serializer=nightshift_dot_v1_dot_device__pb2.GetVoidResponse.SerializeToString,
+            ),
+            'StateErasure': grpc.unary_unary_rpc_method_handler(
+                    servicer.StateErasure,
+                    request_deserializer=nightshift_dot_v1_dot_device__pb2.StateErasureRequest.FromString,
+                    response_serializer=nightshift_dot_v1_dot_device__pb2.StateErasureResponse.SerializeToString,
             ),
             'FetchArtefact': grpc.unary_stream_rpc_method_handler(
                     servicer.FetchArtefact,
@@ -301,6 +352,87 @@ class DeviceService:
             '/nightshift.v1.DeviceService/Answer',
             nightshift_dot_v1_dot_device__pb2.AnswerRequest.SerializeToString,
             nightshift_dot_v1_dot_device__pb2.AnswerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Refuse(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nightshift.v1.DeviceService/Refuse',
+            nightshift_dot_v1_dot_device__pb2.RefuseRequest.SerializeToString,
+            nightshift_dot_v1_dot_device__pb2.RefuseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetVoid(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nightshift.v1.DeviceService/GetVoid',
+            nightshift_dot_v1_dot_device__pb2.GetVoidRequest.SerializeToString,
+            nightshift_dot_v1_dot_device__pb2.GetVoidResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StateErasure(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nightshift.v1.DeviceService/StateErasure',
+            nightshift_dot_v1_dot_device__pb2.StateErasureRequest.SerializeToString,
+            nightshift_dot_v1_dot_device__pb2.StateErasureResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -26,6 +26,8 @@ def contribution(**changes: object) -> StoredContribution:
         n_min=3,
         upload_deadline_unix_s=NOW + 100,
         latest_prekey_expiry_unix_s=NOW + 1000,
+        committee_keys=(b"k" * 91, b"l" * 91, b"m" * 91),
+        erasures_required=2,
         created_at_unix_s=NOW,
     )
     return replace(made, **changes)  # type: ignore[arg-type]  # keywords of many types, checked at run time

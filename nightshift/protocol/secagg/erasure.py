@@ -5,8 +5,12 @@ parent release again only when the first sum can never be opened. A member that
 did not answer erases the prekey and says so. C - T + 1 + f such statements
 leave at most T - 1 members that could still answer, even if f of the statements lie.
 
-What the caller must do: erase the prekey, durably, before it sends the statement,
-and never make one for a cohort that it answered.
+A lying coordinator may log a void that is none and collect statements. It gains nothing:
+whoever stated can no longer answer, so it has destroyed its own sum.
+
+What the caller must do: check first that the void is in the log; never make a statement for a
+cohort that it answered, nor for a prekey of an epoch whose record of answers is lost; store the
+statement and erase the prekey in one durable transaction; only then send it.
 """
 
 from __future__ import annotations
@@ -20,7 +24,6 @@ from nightshift.protocol.domains import Domain, frame
 from nightshift.protocol.errors import MalformedError, VerificationError
 from nightshift.protocol.identity import DeviceId, device_id, verify
 from nightshift.protocol.secagg.device import Sign
-from nightshift.protocol.secagg.parameters import CohortParameters
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,7 @@ def erasure_message(plan_hash: bytes, cohort_id: bytes) -> bytes:
 
 
 def sign_erasure(*, plan_hash: bytes, cohort_id: bytes, member: DeviceId, sign: Sign) -> ErasureStatement:
-    """Make a statement. The prekey must be gone from disk before this is called."""
+    """Make a statement. It leaves the device only when it is durable and the prekey is gone from disk."""
     signature = sign(erasure_message(plan_hash, cohort_id))
     return ErasureStatement(plan_hash=plan_hash, cohort_id=cohort_id, member=member, signature=signature)
 
@@ -66,7 +69,7 @@ def verify_erasure(statement: ErasureStatement, public_key: ec.EllipticCurvePubl
 
 def verify_void(
     *,
-    parameters: CohortParameters,
+    required: int,
     plan_hash: bytes,
     cohort_id: bytes,
     committee: Mapping[DeviceId, ec.EllipticCurvePublicKey],
@@ -75,14 +78,16 @@ def verify_void(
     """Check that a void cohort can never be opened, so that its devices may contribute again.
 
     Args:
-        parameters: of the void cohort.
+        required: C - T + 1 + f of the void cohort (`CohortParameters.erasures_required`).
         plan_hash: H of its plan.
         cohort_id: of the void cohort.
-        committee: its C members and their public keys.
+        committee: its C members and their public keys, from the plan that the caller contributed to.
         statements: as many as there are.
 
     Raises:
-        VerificationError: fewer than C - T + 1 + f distinct members stated it, or a statement is wrong.
+        VerificationError: fewer than `required` distinct members stated it.
+        MalformedError: a statement is for another cohort, or of no member.
+        SignatureInvalidError: a statement is not signed by its member.
     """
     erased: set[DeviceId] = set()
     for statement in statements:
@@ -92,8 +97,8 @@ def verify_void(
             raise MalformedError(f"device {statement.member.hex()} was no member of the void cohort's committee")
         verify_erasure(statement, committee[statement.member])
         erased.add(statement.member)
-    if len(erased) < parameters.erasures_required:
+    if len(erased) < required:
         raise VerificationError(
-            f"{len(erased)} members stated that they erased their prekeys, expected "
-            f"{parameters.erasures_required}; until then, or until the prekeys expire, the cohort might be opened"
+            f"{len(erased)} members stated that they erased their prekeys, expected {required}; "
+            "until then, or until the prekeys expire, the cohort might be opened"
         )

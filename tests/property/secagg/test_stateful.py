@@ -274,7 +274,7 @@ class OneCohort(RuleBasedStateMachine):
         keys = {m.identity.device_id: m.identity.public_key for m in self.cohort.members}
         try:
             verify_void(
-                parameters=self.cohort.parameters,
+                required=self.cohort.parameters.erasures_required,
                 plan_hash=self.cohort.plan_hash,
                 cohort_id=b"cohort",
                 committee=keys,

@@ -153,7 +153,8 @@ def test_two_silent_members_of_six_void_the_night_and_a_later_one_works(
     assert cohort.state is CohortState.VOID
     assert cohort.reason == "4 committee members answered before the deadline, 5 are needed"
     greeting = devices[0].check_in(new_prekeys=1)
-    (proof,) = greeting.reply.voids
+    (void,) = greeting.reply.voids
+    proof = void.proof
     entry = greeting.view.require(proof, kind=4, subject=cohort.cohort_id, digest=cohort.plan_hash)
     assert "5 are needed" in entry.note
     assert devices[5].check_in().reply.voids == []

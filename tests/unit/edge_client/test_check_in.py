@@ -215,7 +215,7 @@ def test_a_logged_void_marks_the_contribution_and_frees_it_only_after_the_last_k
     )
 
     def void(response: device_pb2.CheckInResponse) -> None:
-        response.voids.append(world.proof(index))
+        response.voids.add(proof=world.proof(index))
 
     with agent_of(world, device_of(world), tmp_path, Honest(world, void)) as session:
         session.store.contributions.add(made)
@@ -234,7 +234,7 @@ def test_a_void_that_is_not_in_the_log_frees_nothing(world: World, tmp_path: Pat
     for index in (kept, other_hash):
 
         def lie(response: device_pb2.CheckInResponse, index: int = index) -> None:
-            response.voids.append(world.proof(index))
+            response.voids.add(proof=world.proof(index))
 
         with agent_of(world, device_of(world), tmp_path / str(index), Honest(world, lie)) as session:
             session.store.contributions.add(made)
@@ -247,7 +247,7 @@ def test_a_void_of_a_cohort_without_this_device_is_passed_over(world: World, tmp
     index = world.append(log_pb2.LOG_ENTRY_KIND_VOID, subject=bytes(32), digest=bytes(32))
 
     def void(response: device_pb2.CheckInResponse) -> None:
-        response.voids.append(world.proof(index))
+        response.voids.add(proof=world.proof(index))
 
     with agent_of(world, device_of(world), tmp_path, Honest(world, void)) as session:
         peek(session)

@@ -13,7 +13,7 @@ import pytest
 from edge_client.home import Home
 from edge_client.store import Store, open_store
 from edge_client.store.adapters import StoredAdapter
-from edge_client.store.answers import StoredAnswer
+from edge_client.store.answers import Kind, StoredAnswer
 from edge_client.store.contributions import TRANSITIONS, Event, State
 from edge_client.store.prekeys import StoredPrekey
 from nightshift.protocol.errors import EquivocationError, IncompatibleError, ResourceError
@@ -38,7 +38,7 @@ def prekey(serial: int, *, not_after: int = NOW + 1000) -> StoredPrekey:
 
 
 def answer_for(cohort: bytes, plan: bytes) -> StoredAnswer:
-    return StoredAnswer(cohort, plan, b"s" * 32, b"the answer's bytes", NOW + 500, None)
+    return StoredAnswer(cohort, plan, Kind.ANSWER, b"s" * 32, b"the answer's bytes", NOW + 500, None)
 
 
 def test_a_prekey_answers_only_for_the_first_plan_that_names_it(store: Store) -> None:

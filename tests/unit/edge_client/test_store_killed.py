@@ -20,12 +20,12 @@ import sys
 from pathlib import Path
 from edge_client.home import Home
 from edge_client.store import open_store
-from edge_client.store.answers import StoredAnswer
+from edge_client.store.answers import Kind, StoredAnswer
 directory = Path(sys.argv[1])
 with open_store(Home(directory / "config.toml", directory, directory / "cache")) as store:
     for prekey in store.prekeys.unspent():
         name = prekey.serial.to_bytes(32, "big")
-        answer = StoredAnswer(name, name, b"s" * 32, name * 512, 2_000_000_000, None)
+        answer = StoredAnswer(name, name, Kind.ANSWER, b"s" * 32, name * 512, 2_000_000_000, None)
         store.answers.record(answer, prekey_public=prekey.public_key, now_unix_s=1_800_000_000)
         print(prekey.serial, flush=True)
 """

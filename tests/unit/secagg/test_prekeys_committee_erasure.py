@@ -83,8 +83,12 @@ POOL = [Identity.numbered(number).device_id for number in range(40)]
 
 def test_committee_sizes() -> None:
     assert [committee.committee_size(pool) for pool in (3, 9, 10, 11, 1_000_000)] == [3, 9, 10, 10, 10]
+    assert [committee.committee_size(20, wanted) for wanted in (3, 19, 20, 21, 31)] == [3, 19, 20, 20, 20]
     with pytest.raises(UsageError, match="the pool has 2"):
         committee.committee_size(2)
+    for wanted in (2, 32):
+        with pytest.raises(UsageError, match=f"3 to 31 members, {wanted} were asked for"):
+            committee.committee_size(40, wanted)
 
 
 def test_anybody_draws_the_same_committee() -> None:
@@ -143,7 +147,11 @@ def statement(member: Identity, plan_hash: bytes = b"h" * 32, cohort_id: bytes =
 
 def void(statements: list[erasure.ErasureStatement]) -> None:
     erasure.verify_void(
-        parameters=PARAMETERS, plan_hash=b"h" * 32, cohort_id=b"c", committee=KEYS, statements=statements
+        required=PARAMETERS.erasures_required,
+        plan_hash=b"h" * 32,
+        cohort_id=b"c",
+        committee=KEYS,
+        statements=statements,
     )
 
 
