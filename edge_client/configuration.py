@@ -23,7 +23,7 @@ class PolicySettings(_Section):
 
     Attributes:
         minimum_cohort: fewest contributors whose sum may hold this device's part.
-        minimum_committee: fewest committee members; one of them alone opens nothing.
+        minimum_committee: fewest committee members; unset follows the cohort: min(10, minimum_cohort).
         tasks: names or shell patterns of the tasks to take part in.
         maximum_epsilon: differential-privacy bound per contribution; unset asks for none.
         minimum_openness: lowest class of the Model Openness Framework; unset accepts any.
@@ -31,11 +31,16 @@ class PolicySettings(_Section):
     """
 
     minimum_cohort: int = Field(default=10, ge=3, le=1_000_000)
-    minimum_committee: int = Field(default=3, ge=3, le=10)
+    minimum_committee: int | None = Field(default=None, ge=3, le=31)
     tasks: tuple[str, ...] = ("*",)
     maximum_epsilon: float | None = Field(default=None, gt=0)
     minimum_openness: Literal["I", "II", "III"] | None = None
     minimum_licence: Literal["free", "restricted"] | None = None
+
+    @property
+    def smallest_committee(self) -> int:
+        """The limit that holds. A coordinator chooses C, so an owner who says nothing wants what is usual."""
+        return self.minimum_committee if self.minimum_committee is not None else min(10, self.minimum_cohort)
 
     @field_validator("tasks", mode="before")
     @classmethod

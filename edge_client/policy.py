@@ -51,10 +51,10 @@ def plan_shortfalls(policy: PolicySettings, plan: PlanDocument) -> list[str]:
             f"its sum may be opened over {plan.n_min} devices, the owner wants at least "
             f"{policy.minimum_cohort} (policy.minimum_cohort)"
         )
-    if len(plan.committee) < policy.minimum_committee:
+    if len(plan.committee) < policy.smallest_committee:
         reasons.append(
             f"its committee has {len(plan.committee)} members, the owner wants at least "
-            f"{policy.minimum_committee} (policy.minimum_committee)"
+            f"{policy.smallest_committee} (policy.minimum_committee)"
         )
     if policy.maximum_epsilon is not None and plan.noise_multiplier == 0:
         reasons.append(
@@ -75,10 +75,10 @@ def check_duty(policy: PolicySettings, *, contributors: int, committee: int) -> 
             f"declined to help open a sum over {contributors} devices: the owner wants at least "
             f"{policy.minimum_cohort} (policy.minimum_cohort)"
         )
-    if committee < policy.minimum_committee:
+    if committee < policy.smallest_committee:
         raise DeclinedError(
             f"declined to help open a sum with a committee of {committee}: the owner wants at least "
-            f"{policy.minimum_committee} (policy.minimum_committee)"
+            f"{policy.smallest_committee} (policy.minimum_committee)"
         )
 
 

@@ -66,7 +66,12 @@ def open_round(session: Session, deployment: Deployment, task: Task, now_unix_s:
         digest=pool_digest(ids),
     )
     seed = deployment.log.snapshot(session)
-    drawn = draw(committee_seed(seed.size, seed.root, cohort_id), cohort_id, ids, committee_size(len(ids)))
+    drawn = draw(
+        committee_seed(seed.size, seed.root, cohort_id),
+        cohort_id,
+        ids,
+        committee_size(len(ids), settings.cohort.committee),
+    )
     by_id = {entry.device.device_id: entry for entry in entries}
     committee = [by_id[identity] for identity in drawn]
     parameters = CohortParameters.derive(
@@ -146,8 +151,15 @@ def _training(settings: TaskSettings) -> plan_pb2.TrainingSettings:
 
 
 def _encoding(settings: TaskSettings, layout: AdapterLayout, side: Side) -> plan_pb2.VectorEncoding:
+    encoding, length = settings.encoding, layout.vector_length(side)
     return plan_pb2.VectorEncoding(
-        delta_length=layout.vector_length(side), metrics=METRICS, **settings.encoding.model_dump()
+        delta_length=length,
+        metrics=METRICS,
+        value_bits=encoding.value_bits,
+        value_clip=encoding.clip(length),
+        clip_norm=encoding.clip_norm,
+        noise_multiplier=encoding.noise_multiplier,
+        rotated=encoding.rotated,
     )
 
 

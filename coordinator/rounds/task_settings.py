@@ -17,20 +17,24 @@ from nightshift.protocol.adapters.layout import PROJECTIONS, AdapterLayout, Meth
 from nightshift.protocol.errors import NightshiftError, UsageError
 from nightshift.protocol.manifest import ModelDimensions
 from nightshift.protocol.plan import MAX_BATCH, MAX_STEPS, MAX_TASK_CHARACTERS, MAX_TOKENS, N_MIN_FLOOR
+from nightshift.protocol.secagg.committee import USUAL_SIZE
 from nightshift.protocol.secagg.encoding import Encoding, VectorLayout
 from nightshift.protocol.secagg.parameters import (
+    MAX_COMMITTEE,
     MAX_DEVICES,
     MAX_VALUE_BITS,
     MIN_COMMITTEE,
     MIN_VALUE_BITS,
     CohortParameters,
 )
+from nightshift.protocol.secagg.rotation import rotated_clip
 
 METRICS = ("loss_before", "loss_after", "tokens")
 """What every device adds to the sum beside its delta, as docs/protocol.md explains."""
 
-COMMITTEE_MAX = 10
 PREKEY_LIFE_S = 14 * 86_400
+SMALLEST_VALUE_CLIP = 1e-9
+"""What plans allow at the least (`PlanDocument.parse`)."""
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
@@ -73,10 +77,17 @@ class TrainingSettings(_Section):
 
 
 class EncodingSettings(_Section):
-    """How a delta becomes integers."""
+    """How a delta becomes integers.
+
+    With `rotated` the clip holds for rotated values, and the norm of a delta says how large these
+    are: `value_clip` 0 takes six of their standard deviations (`rotation.rotated_clip`). Without it one
+    value may be as large as the norm, so 0 takes the norm. A `clip_norm` of 0 bounds no
+    norm; `value_clip` must then be a number, and values beyond it are cut.
+    """
 
     value_bits: int = Field(default=16, ge=MIN_VALUE_BITS, le=MAX_VALUE_BITS)
-    value_clip: float = Field(default=1.0, ge=1e-9, le=1e6, allow_inf_nan=False)
+    rotated: bool = True
+    value_clip: float = Field(default=0.0, ge=0, le=1e6, allow_inf_nan=False, description="0: follows from clip_norm")
     clip_norm: NotNegative = 10.0
     noise_multiplier: float = 0.0
 
@@ -87,23 +98,39 @@ class EncodingSettings(_Section):
             raise ValueError("must be 0: this version adds no noise, and a task must not claim that it does")
         return value
 
+    @model_validator(mode="after")
+    def _bounded(self) -> EncodingSettings:
+        if self.value_clip == 0 and self.clip_norm == 0:
+            raise ValueError(
+                "value_clip and clip_norm are both 0: nothing says how large a value may be; "
+                "set clip_norm, the L2 norm that a device cuts its delta to"
+            )
+        if 0 < self.value_clip < SMALLEST_VALUE_CLIP:
+            raise ValueError(f"value_clip must be 0 or at least {SMALLEST_VALUE_CLIP:g}, got {self.value_clip:g}")
+        return self
+
+    def clip(self, delta_length: int) -> float:
+        """The largest value that is encoded as it is, of a delta of so many values."""
+        if self.value_clip:
+            return self.value_clip
+        derived = rotated_clip(self.clip_norm, delta_length) if self.rotated else self.clip_norm
+        return max(derived, SMALLEST_VALUE_CLIP)
+
 
 class CohortSettings(_Section):
     """Who takes part in one cohort."""
 
     n_max: int = Field(default=512, ge=N_MIN_FLOOR, le=MAX_DEVICES)
     n_min: int = Field(default=10, ge=N_MIN_FLOOR, le=MAX_DEVICES)
-    committee_max: int = COMMITTEE_MAX
+    committee: int = Field(
+        default=USUAL_SIZE, ge=MIN_COMMITTEE, le=MAX_COMMITTEE, description="members; all devices of a smaller pool"
+    )
     pool_min: int = Field(default=0, ge=0, description="devices in the pool before a round opens; 0: n_min")
 
     @model_validator(mode="after")
     def _consistent(self) -> CohortSettings:
         if self.n_min > self.n_max:
             raise ValueError(f"n_min {self.n_min} is larger than n_max {self.n_max}")
-        if self.committee_max != COMMITTEE_MAX:
-            raise ValueError(
-                f"committee_max is {COMMITTEE_MAX}: devices accept min({COMMITTEE_MAX}, pool) and nothing else"
-            )
         return self
 
     @property
@@ -157,7 +184,7 @@ class TaskSettings(_Section):
     @model_validator(mode="after")
     def _fits(self) -> TaskSettings:
         try:
-            for committee_size in (MIN_COMMITTEE, COMMITTEE_MAX):
+            for committee_size in (MIN_COMMITTEE, self.cohort.committee):
                 CohortParameters.derive(
                     n_max=self.cohort.n_max, value_bits=self.encoding.value_bits, committee_size=committee_size
                 )
@@ -188,11 +215,12 @@ class TaskSettings(_Section):
 
     def vector(self, layout: AdapterLayout, side: Side) -> VectorLayout:
         """What one contribution's vector holds."""
+        length = layout.vector_length(side)
         return VectorLayout(
-            delta_length=layout.vector_length(side),
+            delta_length=length,
             metrics=METRICS,
             encoding=Encoding(
-                clip=self.encoding.value_clip, value_bits=self.encoding.value_bits, n_max=self.cohort.n_max
+                clip=self.encoding.clip(length), value_bits=self.encoding.value_bits, n_max=self.cohort.n_max
             ),
         )
 

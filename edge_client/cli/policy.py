@@ -19,7 +19,7 @@ def show(call: Call) -> None:
     settings = call.configuration().policy
     lines = [
         f"contribute only to sums over at least {settings.minimum_cohort} devices",
-        f"that only a committee of at least {settings.minimum_committee} can open",
+        f"that only a committee of at least {settings.smallest_committee} can open",
         f"for the tasks {', '.join(settings.tasks)}",
         "differential-privacy noise is not asked for"
         if settings.maximum_epsilon is None

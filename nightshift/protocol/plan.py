@@ -23,6 +23,7 @@ from nightshift.protocol.secagg import committee
 from nightshift.protocol.secagg.encoding import Encoding, VectorLayout
 from nightshift.protocol.secagg.parameters import MIN_COMMITTEE, CohortParameters
 from nightshift.protocol.secagg.prekeys import SignedPrekey
+from nightshift.protocol.secagg.rotation import rotation_seed
 from nightshift.v1 import plan_pb2
 
 PROTOCOL_VERSION = 1
@@ -77,7 +78,7 @@ class PlanDocument:
 
     Attributes:
         parameters: ring, slots, field and threshold that follow from n_max, bits and committee.
-        vector: what the vector holds and how it is encoded.
+        vector: what the vector holds and how it is encoded; the seed of a rotation follows from H.
         clip_norm: L2 bound on a device's delta; 0 for none.
         noise_multiplier: Gaussian noise relative to clip_norm; 0 for none.
         pool: sorted device ids from which the committee was drawn.
@@ -122,7 +123,7 @@ class PlanDocument:
         except DecodeError as error:
             raise MalformedError("a plan could not be read; its bytes are damaged") from error
         try:
-            return _document(plan)
+            return _document(plan, plan_hash(plan_bytes))
         except (MalformedError, IncompatibleError, DeclinedError):
             raise
         except NightshiftError as error:
@@ -220,7 +221,7 @@ def prekey_to_proto(prekey: SignedPrekey) -> plan_pb2.Prekey:
     )
 
 
-def _document(plan: plan_pb2.Plan) -> PlanDocument:
+def _document(plan: plan_pb2.Plan, identifier: bytes) -> PlanDocument:
     if plan.protocol_version > PROTOCOL_VERSION:
         raise IncompatibleError(
             f"plan.protocol_version is {plan.protocol_version}, this build speaks up to {PROTOCOL_VERSION}; "
@@ -261,6 +262,11 @@ def _document(plan: plan_pb2.Plan) -> PlanDocument:
     parameters = CohortParameters.derive(
         n_max=plan.n_max, value_bits=encoding.value_bits, committee_size=len(plan.committee)
     )
+    if len(plan.committee) > len(plan.pool):
+        raise MalformedError(
+            f"the plan seats a committee of {len(plan.committee)} from a pool of {len(plan.pool)}; "
+            "members are devices of the pool"
+        )
     if plan.threshold < parameters.threshold:
         raise DeclinedError(
             f"the plan would open with {plan.threshold} answers; "
@@ -291,6 +297,7 @@ def _document(plan: plan_pb2.Plan) -> PlanDocument:
             delta_length=encoding.delta_length,
             metrics=tuple(encoding.metrics),
             encoding=Encoding(clip=encoding.value_clip, value_bits=encoding.value_bits, n_max=plan.n_max),
+            rotation=rotation_seed(identifier) if encoding.rotated else None,
         ),
         clip_norm=encoding.clip_norm,
         noise_multiplier=encoding.noise_multiplier,

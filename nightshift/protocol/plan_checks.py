@@ -226,7 +226,7 @@ def _verify_committee(plan: VerifiedPlan, *, trust: Trust, revoked: AbstractSet[
         committee_seed(document.seed_log_size, document.seed_log_root, document.cohort_id),
         document.cohort_id,
         document.pool,
-        committee.committee_size(len(document.pool)),
+        len(document.committee),
     )
     if [member.prekey.device_id for member in document.committee] != expected:
         raise VerificationError("the committee is not the one that the log's seed draws from the pool; refusing")

@@ -63,20 +63,22 @@ class TrainingSettings(_message.Message):
     def __init__(self, steps: _Optional[int] = ..., batch_size: _Optional[int] = ..., learning_rate: _Optional[float] = ..., schedule: _Optional[str] = ..., weight_decay: _Optional[float] = ..., gradient_clip_norm: _Optional[float] = ..., max_tokens: _Optional[int] = ..., proximal: _Optional[float] = ..., examples_for_full_weight: _Optional[int] = ...) -> None: ...
 
 class VectorEncoding(_message.Message):
-    __slots__ = ("delta_length", "metrics", "value_bits", "value_clip", "clip_norm", "noise_multiplier")
+    __slots__ = ("delta_length", "metrics", "value_bits", "value_clip", "clip_norm", "noise_multiplier", "rotated")
     DELTA_LENGTH_FIELD_NUMBER: _ClassVar[int]
     METRICS_FIELD_NUMBER: _ClassVar[int]
     VALUE_BITS_FIELD_NUMBER: _ClassVar[int]
     VALUE_CLIP_FIELD_NUMBER: _ClassVar[int]
     CLIP_NORM_FIELD_NUMBER: _ClassVar[int]
     NOISE_MULTIPLIER_FIELD_NUMBER: _ClassVar[int]
+    ROTATED_FIELD_NUMBER: _ClassVar[int]
     delta_length: int
     metrics: _containers.RepeatedScalarFieldContainer[str]
     value_bits: int
     value_clip: float
     clip_norm: float
     noise_multiplier: float
-    def __init__(self, delta_length: _Optional[int] = ..., metrics: _Optional[_Iterable[str]] = ..., value_bits: _Optional[int] = ..., value_clip: _Optional[float] = ..., clip_norm: _Optional[float] = ..., noise_multiplier: _Optional[float] = ...) -> None: ...
+    rotated: bool
+    def __init__(self, delta_length: _Optional[int] = ..., metrics: _Optional[_Iterable[str]] = ..., value_bits: _Optional[int] = ..., value_clip: _Optional[float] = ..., clip_norm: _Optional[float] = ..., noise_multiplier: _Optional[float] = ..., rotated: _Optional[bool] = ...) -> None: ...
 
 class Prekey(_message.Message):
     __slots__ = ("device_id", "serial", "epoch", "not_after_unix_s", "public_key", "signature")

@@ -41,7 +41,7 @@ from nightshift.protocol.plan import (
 from nightshift.protocol.plan_checks import VerifiedPlan, verify_bundle, verify_bundle_entry, verify_offer
 from nightshift.protocol.release import release_id, sign_release
 from nightshift.protocol.revocation import sign_revocation
-from nightshift.protocol.secagg.committee import committee_size, draw
+from nightshift.protocol.secagg.committee import USUAL_SIZE, committee_size, draw
 from nightshift.protocol.secagg.contributors import Contributor, set_hash
 from nightshift.protocol.secagg.device import Contribution, contribute
 from nightshift.protocol.secagg.member import Answer, answer
@@ -207,9 +207,10 @@ class World:
         *,
         n_max: int = 16,
         n_min: int = 3,
+        committee: int = USUAL_SIZE,
     ) -> plan_pb2.Plan:
         """An unsigned plan whose seed is the log as it is now, with the committee that it draws."""
-        size = committee_size(len(pool))
+        size = committee_size(len(pool), committee)
         parameters = CohortParameters.derive(n_max=n_max, value_bits=8, committee_size=size)
         plan = plan_pb2.Plan(
             protocol_version=1,
@@ -247,14 +248,14 @@ class World:
             seed_log_size=self.tree.size,
             seed_log_root=self.tree.root(),
         )
-        self.seat(plan)
+        self.seat(plan, size)
         return plan
 
-    def seat(self, plan: plan_pb2.Plan) -> None:
+    def seat(self, plan: plan_pb2.Plan, size: int | None = None) -> None:
         """Replace a plan's committee by the one that its seed draws from its pool."""
         pool = [DeviceId(item) for item in plan.pool]
         seed = committee_seed(plan.seed_log_size, plan.seed_log_root, plan.cohort_id)
-        members = draw(seed, plan.cohort_id, pool, committee_size(len(pool)))
+        members = draw(seed, plan.cohort_id, pool, committee_size(len(pool)) if size is None else size)
         del plan.committee[:]
         plan.committee.extend(self.member(index, self.device(each)) for index, each in enumerate(members, start=1))
 
@@ -279,6 +280,7 @@ class World:
         edit: Callable[[plan_pb2.Plan], object] | None = None,
         n_max: int = 16,
         n_min: int = 3,
+        committee: int = USUAL_SIZE,
     ) -> Cohort:
         """Everything from the pool to the logged plan.
 
@@ -287,12 +289,13 @@ class World:
             edit: changes the plan before it is signed and logged.
             n_max: most contributors.
             n_min: fewest contributors.
+            committee: members wanted; fewer where the pool is smaller.
         """
         parent = parent or self.publish()
         cohort_id = os.urandom(32)
         pool = sorted(device.device_id for device in self.devices)
         pool_index = self.log_pool(cohort_id, pool)
-        plan = self.draft(parent, cohort_id, pool, n_max=n_max, n_min=n_min)
+        plan = self.draft(parent, cohort_id, pool, n_max=n_max, n_min=n_min, committee=committee)
         if edit is not None:
             edit(plan)
         return self.commit(plan, pool_index)

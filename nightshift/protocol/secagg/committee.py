@@ -7,23 +7,31 @@ from collections.abc import Collection, Sequence
 from nightshift.protocol.domains import Domain, digest
 from nightshift.protocol.errors import DeclinedError, UsageError
 from nightshift.protocol.identity import DeviceId
-from nightshift.protocol.secagg.parameters import MIN_COMMITTEE, CohortParameters
+from nightshift.protocol.secagg.parameters import MAX_COMMITTEE, MIN_COMMITTEE, CohortParameters
 
 USUAL_SIZE = 10
 
 
-def committee_size(pool: int) -> int:
-    """C = min(10, pool).
+def committee_size(pool: int, wanted: int = USUAL_SIZE) -> int:
+    """C = min(wanted, pool), what a coordinator plans with.
+
+    No device relies on it: the draw fixes who sits for every C, and each owner's policy says how small C may be.
+
+    Args:
+        pool: devices in the pool.
+        wanted: members that the task asks for, 3..31.
 
     Raises:
-        UsageError: fewer than 3 devices in the pool.
+        UsageError: fewer than 3 devices in the pool, or `wanted` outside its range.
     """
+    if not MIN_COMMITTEE <= wanted <= MAX_COMMITTEE:
+        raise UsageError(f"a committee has {MIN_COMMITTEE} to {MAX_COMMITTEE} members, {wanted} were asked for")
     if pool < MIN_COMMITTEE:
         raise UsageError(
             f"a committee needs {MIN_COMMITTEE} devices that were seen lately and have a prekey, "
             f"the pool has {pool}; wait for more devices to check in"
         )
-    return min(USUAL_SIZE, pool)
+    return min(wanted, pool)
 
 
 def committee_seed(checkpoint_before_plan: bytes, cohort_id: bytes) -> bytes:

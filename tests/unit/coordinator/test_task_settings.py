@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from coordinator.rounds.task_settings import COMMITTEE_MAX, TaskSettings
+from coordinator.rounds.task_settings import TaskSettings
 from nightshift.protocol.adapters.layout import Side
 from nightshift.protocol.errors import UsageError
 from nightshift.protocol.manifest import ModelDimensions
@@ -36,7 +36,7 @@ def settings(**sections: Any) -> TaskSettings:
 def test_the_defaults_make_a_cohort() -> None:
     default = settings()
     parameters = CohortParameters.derive(
-        n_max=default.cohort.n_max, value_bits=default.encoding.value_bits, committee_size=COMMITTEE_MAX
+        n_max=default.cohort.n_max, value_bits=default.encoding.value_bits, committee_size=default.cohort.committee
     )
     assert parameters.values_per_coefficient >= 1
     assert default.cohort.pool_needed == 10
@@ -60,11 +60,15 @@ def test_the_defaults_make_a_cohort() -> None:
         ({"training": {"schedule": "linear"}}, "cosine"),
         ({"encoding": {"value_bits": 17}}, "16"),
         ({"encoding": {"noise_multiplier": 0.1}}, "adds no noise"),
-        ({"encoding": {"value_clip": 0}}, "greater than"),
+        ({"encoding": {"value_clip": -1}}, "greater than"),
+        ({"encoding": {"value_clip": 1e-10}}, "0 or at least 1e-09"),
+        ({"encoding": {"value_clip": float("inf")}}, "finite"),
+        ({"encoding": {"clip_norm": 0}}, "nothing says how large a value may be"),
         ({"cohort": {"n_min": 2}}, "3"),
         ({"cohort": {"n_min": 9, "n_max": 8}}, "larger than n_max"),
         ({"cohort": {"n_max": 513}}, "512"),
-        ({"cohort": {"committee_max": 5}}, "committee_max is 10"),
+        ({"cohort": {"committee": 2}}, "greater than or equal to 3"),
+        ({"cohort": {"committee": 32}}, "less than or equal to 31"),
         ({"rounds": {"open": "sometimes"}}, "operator"),
         ({"rounds": {"answer_window_s": 14 * 86_400}}, "prekey lives at most"),
         ({"unknown": {}}, "Extra inputs"),

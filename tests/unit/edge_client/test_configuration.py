@@ -20,7 +20,7 @@ def test_without_anything_the_defaults_hold(home: Home) -> None:
     loaded = load_configuration(home, environment={})
     assert loaded.values == Configuration()
     assert loaded.values.policy.minimum_cohort == 10
-    assert loaded.values.policy.minimum_committee == 3
+    assert (loaded.values.policy.minimum_committee, loaded.values.policy.smallest_committee) == (None, 10)
     assert loaded.origins == {}
 
 

@@ -47,6 +47,16 @@ def test_a_small_committee_is_declined_with_the_reason() -> None:
     assert len(plan.committee) == 3
     with pytest.raises(DeclinedError, match=r"has 3 members, the owner wants at least 4 \(policy.minimum_committee\)"):
         check_plan(PolicySettings(minimum_cohort=5, minimum_committee=4), plan)
+    check_plan(PolicySettings(minimum_cohort=5, minimum_committee=3), plan)
+
+
+@pytest.mark.parametrize(("cohort", "committee"), [(3, 3), (5, 5), (10, 10), (200, 10)])
+def test_an_owner_who_says_nothing_of_committees_wants_what_the_cohort_calls_for(cohort: int, committee: int) -> None:
+    """A coordinator chooses C; the default must not let it choose three where ten are usual."""
+    assert PolicySettings(minimum_cohort=cohort).smallest_committee == committee
+    with pytest.raises(DeclinedError, match=rf"at least {committee} \(policy.minimum_committee\)"):
+        check_duty(PolicySettings(minimum_cohort=cohort), contributors=cohort, committee=committee - 1)
+    check_duty(PolicySettings(minimum_cohort=cohort), contributors=cohort, committee=committee)
 
 
 def test_every_reason_is_given_at_once(plan: PlanDocument) -> None:
@@ -75,7 +85,7 @@ def test_tasks_are_names_or_patterns(patterns: tuple[str, ...], task: str, accep
 
 
 def test_a_member_declines_a_set_below_its_own_minimum() -> None:
-    check_duty(PolicySettings(minimum_cohort=10), contributors=10, committee=3)
+    check_duty(PolicySettings(minimum_cohort=10), contributors=10, committee=10)
     with pytest.raises(DeclinedError, match="over 9 devices"):
         check_duty(PolicySettings(minimum_cohort=10), contributors=9, committee=10)
     with pytest.raises(DeclinedError, match="committee of 3"):

@@ -33,6 +33,7 @@ from nightshift.protocol.plan import (
     side_to_proto,
     sign_plan,
 )
+from nightshift.protocol.secagg.rotation import rotation_seed
 from nightshift.v1 import plan_pb2
 from tests.support.plans import LAYOUT, World
 
@@ -240,6 +241,11 @@ UNREADABLE: list[tuple[str, Edit, str]] = [
         "committee_size",
     ),
     (
+        "a committee larger than its pool",
+        together(replace_pool([number.to_bytes(32, "big") for number in range(9)])),
+        "committee of 10 from a pool of 9",
+    ),
+    (
         "indexes from zero",
         together(*(numbered(place, place) for place in range(10))),
         "index",
@@ -337,6 +343,16 @@ def test_no_slot_of_a_plan_that_is_read_can_overflow(bits: int, n_max: int) -> N
     parameters = PlanDocument.parse(edited(edit)).parameters
     assert n_max * (2**bits - 1) < 2**parameters.slot_bits
     assert parameters.noise_bits + parameters.values_per_coefficient * parameters.slot_bits <= 64
+
+
+def test_the_rotation_is_on_where_the_plan_says_so_and_its_seed_follows_from_the_plan() -> None:
+    world = World.make()
+    plain, rotated, other = (
+        world.open_cohort(edit=lambda plan, on=on: setattr(plan.encoding, "rotated", on)) for on in (False, True, True)
+    )
+    assert plain.document.vector.rotation is None
+    assert rotated.document.vector.rotation == rotation_seed(rotated.plan_hash)
+    assert rotated.document.vector.rotation != other.document.vector.rotation
 
 
 @pytest.mark.parametrize(("side", "length"), [(Side.A, 16), (Side.B, 16), (Side.BOTH, 32)])

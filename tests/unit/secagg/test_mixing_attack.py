@@ -39,6 +39,10 @@ class UsualThreshold(CohortParameters):
         return (self.committee_size + self.corrupt) // 2 + 1
 
 
+def derive(size: int) -> CohortParameters:
+    return CohortParameters.derive(n_max=6, value_bits=8, committee_size=size)
+
+
 def kernel(matrix: list[list[int]], columns: int) -> list[list[int]]:
     """A basis of {v : matrix v = 0} modulo P, by Gauss and Jordan."""
     rows = [row[:] for row in matrix]
@@ -137,6 +141,42 @@ def test_the_usual_threshold_falls_and_ours_stands(size: int) -> None:
         assert next(attacks(size, usual.threshold), None) is not None
     else:
         assert size in (3, 5)  # where both formulas give the same number
+
+
+def sampled_ways_to_show(size: int, corrupt: int, threshold: int) -> Iterator[dict[int, int]]:
+    """Too many assignments to try them all: for each number of members that see the first group, the second and both,
+    one in the order of places and two at random places. The second group is never shown to more than the first."""
+    rng = np.random.default_rng(size)
+    honest = list(range(corrupt + 1, size + 1))
+    for first, second, both in product(range(len(honest) + 1), repeat=3):
+        if first < second or first + second + both > len(honest) or corrupt + second + both < threshold:
+            continue
+        views = [FIRST] * first + [SECOND] * second + [BOTH] * both
+        views += [NOTHING] * (len(honest) - len(views))
+        for order in (views, rng.permutation(views), rng.permutation(views)):
+            yield {x: int(view) for x, view in zip(honest, order, strict=True)}
+
+
+def attackable(size: int, threshold: int) -> bool:
+    corrupt = max(1, (size - 1) // 3)
+    return any(
+        is_an_attack(combinations_of_keys(corrupt, threshold, shown))
+        for shown in sampled_ways_to_show(size, corrupt, threshold)
+    )
+
+
+@pytest.mark.parametrize("size", [*range(11, 17), 20, 22, 25, 31])
+def test_larger_committees_stand_where_they_can_be_searched(size: int) -> None:
+    """What proves it for every assignment is 3 (T - f) > 2 (C - f), in test_parameters.py; this looks for a hole.
+
+    The same search finds the attack on the usual threshold, except for C = 11, 14, 17 ..: there it
+    takes members at chosen places, as the full search finds them for C = 8.
+    """
+    ours, usual = derive(size).threshold, UsualThreshold(n_max=6, value_bits=8, committee_size=size).threshold
+    assert usual < ours
+    assert not attackable(size, ours)
+    if size % 3 != 2:
+        assert attackable(size, usual)
 
 
 def short_pairs(one: Combination, limit: int) -> dict[int, tuple[int, int]]:
