@@ -105,6 +105,16 @@ def find_adapter(store: Store, name: str) -> StoredAdapter:
     return found
 
 
+def base_models_in_use(store: Store) -> frozenset[bytes]:
+    """Ids of the packages that the adapters in use, and those a rollback would return to, build on."""
+    names = set()
+    for task in store.adapters.tasks():
+        in_use = store.adapters.in_use(task)
+        if in_use is not None:
+            names |= {in_use.current, in_use.previous}
+    return frozenset(adapter.base_model for adapter in store.adapters.all() if adapter.name in names)
+
+
 def current_adapter(store: Store, task: str | None) -> StoredAdapter | None:
     """The adapter in use for a task, or for the only task there is; None is the bare base model.
 

@@ -52,6 +52,31 @@ class Artefacts:
         """Bytes of all complete files."""
         return sum(path.stat().st_size for path in self.files())
 
+    def put(self, path: Path, sha256: bytes) -> Path:
+        """Move a checked file of the same disk in under its hash.
+
+        Raises:
+            ResourceError: the disk is full or failing.
+        """
+        make_private_directory(self._complete)
+        complete = self._complete / sha256.hex()
+        with _mapped(complete):
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+            os.replace(path, complete)
+            sync_directory(self._complete)
+        return complete
+
+    def forget(self, sha256: bytes) -> int:
+        """Remove a file; returns how many bytes it had, 0 if it was not here."""
+        path = self._complete / sha256.hex()
+        try:
+            size_bytes = path.stat().st_size
+        except FileNotFoundError:
+            return 0
+        path.unlink(missing_ok=True)
+        return size_bytes
+
     def fetch(
         self,
         connection: Connection,

@@ -19,7 +19,6 @@ from edge_client.agent.examination import Assignment
 from edge_client.agent.releases import obtain_adapter
 from edge_client.agent.session import Session
 from edge_client.artefacts import Progress, no_progress
-from edge_client.model_packages import PackageCache
 from edge_client.store.contributions import State, StoredContribution
 from nightshift.host.failpoints import failpoint
 from nightshift.host.files import make_private_directory, require_free_space, write_atomic
@@ -87,8 +86,9 @@ def _package(session: Session, assignment: Assignment, on_download: Progress) ->
     def accept(manifest: Manifest) -> None:
         policy.check_openness(session.configuration.policy, manifest.openness)
 
-    cache = PackageCache.of(session.cache, session.configuration.cache)
-    return cache.pull(session.connection, assignment.plan.document.base_model, accept=accept, progress=on_download)
+    return session.packages.pull(
+        session.connection, assignment.plan.document.base_model, accept=accept, progress=on_download
+    )
 
 
 def _settings(plan: VerifiedPlan) -> TrainingSettings:

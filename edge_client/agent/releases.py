@@ -9,7 +9,6 @@ from edge_client import policy
 from edge_client.adapters_in_use import adapter_file, check_fits, read_adapter
 from edge_client.agent.session import Session
 from edge_client.artefacts import Artefacts
-from edge_client.model_packages import PackageCache
 from edge_client.store.adapters import StoredAdapter
 from nightshift.host.failpoints import failpoint
 from nightshift.host.files import write_atomic
@@ -136,8 +135,7 @@ def obtain_adapter(session: Session, release: VerifiedRelease) -> Tensors:
 
     document = release.document
     what = f"the adapter of release {document.number} of task {document.task!r}"
-    cache = PackageCache.of(session.cache, session.configuration.cache)
-    check_fits(document.layout, cache.manifest(session.connection, document.base_model), what=what)
+    check_fits(document.layout, session.packages.manifest(session.connection, document.base_model), what=what)
     path = adapter_file(session.home, document.adapter_sha256)
     if path.exists():
         data = path.read_bytes()

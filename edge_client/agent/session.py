@@ -18,6 +18,7 @@ from nightshift.host.clock import now_unix_s
 from nightshift.protocol.errors import ExitCode, LogInconsistentError, NightshiftError
 
 if TYPE_CHECKING:
+    from edge_client.model_packages import PackageCache
     from nightshift.protocol.log import LogHead, LogView
     from nightshift.protocol.trust import Trust
     from nightshift.v1 import log_pb2
@@ -59,6 +60,14 @@ class Session:
     def cache(self) -> Path:
         """Where fetched models live."""
         return cache_directory(self.home, self.configuration.cache)
+
+    @property
+    def packages(self) -> PackageCache:
+        """Model packages; those that adapters in use build on are not removed to make room."""
+        from edge_client.adapters_in_use import base_models_in_use
+        from edge_client.model_packages import PackageCache
+
+        return PackageCache.of(self.cache, self.configuration.cache, base_models_in_use(self.store))
 
     @property
     def log_size(self) -> int:
