@@ -10,18 +10,19 @@ from __future__ import annotations
 
 import base64
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from edge_client.home import Home
 from nightshift.host.files import read_private, write_atomic
-from nightshift.protocol.errors import DeclinedError, NotJoinedError, RevokedError, UsageError
+from nightshift.protocol.errors import NotJoinedError, UsageError
 from nightshift.protocol.identity import DeviceId, device_id, sign
 
 _VERSION = 1
-_BINARY = ("certificate", "root", "signing_certificate")
+_BINARY = ("certificate", "root", "signing_certificate", "next_certificate")
 _TEXT = ("join_address", "device_address", "log_origin", "device_name")
 
 
@@ -43,6 +44,17 @@ class Identity:
         """64 bytes, deterministic (nightshift.protocol.identity)."""
         return sign(self.private_key, message)
 
+    def certificate_request(self) -> bytes:
+        """PKCS #10 (RFC 2986), DER; deterministic, so that a retry is the same request byte for byte."""
+        from cryptography import x509
+        from cryptography.hazmat.primitives import hashes
+        from cryptography.x509.oid import NameOID
+
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, self.device_id.hex())])
+        builder = x509.CertificateSigningRequestBuilder().subject_name(subject)
+        signed = builder.sign(self.private_key, hashes.SHA256(), ecdsa_deterministic=True)
+        return signed.public_bytes(serialization.Encoding.DER)
+
     def private_key_pem(self) -> bytes:
         """The key as gRPC wants it. Never log it."""
         return self.private_key.private_bytes(
@@ -63,6 +75,7 @@ class Membership:
         log_origin: name of the transparency log.
         device_name: for people.
         joined_unix_s: when.
+        next_certificate: renewed, and not yet known to work; empty for none.
     """
 
     certificate: bytes
@@ -73,6 +86,7 @@ class Membership:
     log_origin: str
     device_name: str
     joined_unix_s: int
+    next_certificate: bytes = b""
 
 
 def readable_id(identifier: bytes) -> str:
@@ -121,12 +135,11 @@ def load_membership(home: Home) -> Membership | None:
     try:
         if data["version"] != _VERSION:
             raise _unreadable(home)
-        certificate, root, signing = (base64.b64decode(data[name], validate=True) for name in _BINARY)
-        join_address, device_address, log_origin, device_name = (str(data[name]) for name in _TEXT)
-        joined_unix_s = int(data["joined_unix_s"])
+        fields: dict[str, Any] = {name: base64.b64decode(data[name], validate=True) for name in _BINARY}
+        fields |= {name: str(data[name]) for name in _TEXT}
+        return Membership(**fields, joined_unix_s=int(data["joined_unix_s"]))
     except (KeyError, TypeError, ValueError) as error:
         raise _unreadable(home) from error
-    return Membership(certificate, root, signing, join_address, device_address, log_origin, device_name, joined_unix_s)
 
 
 def save_membership(home: Home, membership: Membership) -> None:
@@ -135,6 +148,18 @@ def save_membership(home: Home, membership: Membership) -> None:
     data |= {name: base64.b64encode(getattr(membership, name)).decode("ascii") for name in _BINARY}
     data |= {name: getattr(membership, name) for name in _TEXT}
     write_atomic(home.membership_file, json.dumps(data, indent=1).encode() + b"\n")
+
+
+def update_membership(home: Home, **changes: Any) -> Membership:
+    """Change some fields of what is on the disk now; for the holder of the home's lock.
+
+    Raises:
+        NotJoinedError: there is nothing to change.
+    """
+    _, present = require_joined(home)
+    changed = replace(present, **changes)
+    save_membership(home, changed)
+    return changed
 
 
 def require_joined(home: Home) -> tuple[Identity, Membership]:
@@ -150,24 +175,6 @@ def require_joined(home: Home) -> tuple[Identity, Membership]:
             "ask its operator for a token and run: edge-client join TOKEN"
         )
     return identity, membership
-
-
-def require_valid_period(not_before_unix_s: int, not_after_unix_s: int, now_unix_s: int) -> None:
-    """Refuse to connect with a clock that cannot be right, or with an expired certificate.
-
-    Raises:
-        DeclinedError: the clock shows a time before this device joined.
-        RevokedError: the certificate has expired.
-    """
-    if now_unix_s < not_before_unix_s:
-        raise DeclinedError(
-            "not now: this device's clock shows a time before it joined; set the clock, or wait until it is in step"
-        )
-    if now_unix_s > not_after_unix_s:
-        raise RevokedError(
-            "this device's certificate has expired by the time that its clock shows; if the clock is right, "
-            "ask for a new token and run: edge-client join TOKEN"
-        )
 
 
 def _unreadable(home: Home) -> UsageError:

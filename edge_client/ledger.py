@@ -62,6 +62,12 @@ def checked_in(store: Store, *, now_unix_s: int, recipient: str, size_bytes: int
     store.records.add_ledger(LedgerEntry(now_unix_s, "check-in", size_bytes, recipient, sentence, {"prekeys": prekeys}))
 
 
+def renewed(store: Store, *, now_unix_s: int, recipient: str, size_bytes: int) -> None:
+    """A request for the next certificate went out."""
+    sentence = "asked for this device's next certificate: sent its public key again; the private key stayed here"
+    store.records.add_ledger(LedgerEntry(now_unix_s, "renewal", size_bytes, recipient, sentence, {}))
+
+
 def contributed(store: Store, contribution: StoredContribution, *, now_unix_s: int, recipient: str) -> None:
     """An encrypted contribution is about to leave."""
     sentence = (

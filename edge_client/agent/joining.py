@@ -87,7 +87,7 @@ def _enrol(home: Home, identity: Identity, token: JoinToken, device_name: str) -
 
     request = join_pb2.JoinRequest(
         token_secret=token.secret,
-        certificate_request=_certificate_request(identity),
+        certificate_request=identity.certificate_request(),
         protocol_version_min=PROTOCOL_VERSION_MIN,
         protocol_version_max=PROTOCOL_VERSION_MAX,
         client_version=__version__,
@@ -110,19 +110,6 @@ def _enrol(home: Home, identity: Identity, token: JoinToken, device_name: str) -
     save_membership(home, membership)
     failpoint("device.join.saved")
     return membership
-
-
-def _certificate_request(identity: Identity) -> bytes:
-    """PKCS #10 (RFC 2986), deterministic, so that a retry is the same request byte for byte."""
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes
-    from cryptography.hazmat.primitives.serialization import Encoding
-    from cryptography.x509.oid import NameOID
-
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, identity.device_id.hex())])
-    builder = x509.CertificateSigningRequestBuilder().subject_name(subject)
-    signed = builder.sign(identity.private_key, hashes.SHA256(), ecdsa_deterministic=True)
-    return signed.public_bytes(Encoding.DER)
 
 
 def _verified(identity: Identity, token: JoinToken, response: join_pb2.JoinResponse, device_name: str) -> Membership:

@@ -9,7 +9,8 @@ is not the one seen before ends the pass at once.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -23,7 +24,7 @@ from edge_client.conditions.sensors import conditions
 from edge_client.configuration import Configuration, cache_directory
 from edge_client.connection import connect
 from edge_client.home import Home
-from edge_client.identity import require_joined, require_valid_period
+from edge_client.identity import require_joined
 from edge_client.ledger import readable_size, readable_time
 from edge_client.store import open_store
 from nightshift.host.clock import now_unix_s
@@ -86,9 +87,10 @@ def run_pass(
         with open_store(home) as store:
             number = store.records.begin_pass(now_unix_s())
             try:
-                with connect(identity, membership) as connection:
+                with ExitStack() as stack:
+                    connection = stack.enter_context(connect(identity, membership))
                     session = Session(home, configuration, identity, membership, store, connection, report.notes)
-                    _Pass(session, report, watcher or Watcher(), dry_run=dry_run).run()
+                    _Pass(session, report, watcher or Watcher(), stack, dry_run=dry_run).run()
             except Exception as error:
                 # Not a problem of a step but a defect of this program: `status` must not call it a success.
                 report.add_problem(NightshiftError(f"stopped by an unexpected {type(error).__name__}"))
@@ -105,10 +107,13 @@ def run_pass(
 class _Pass:
     """The steps in their order, and what became of them."""
 
-    def __init__(self, session: Session, report: PassReport, watcher: Watcher, *, dry_run: bool) -> None:
+    def __init__(
+        self, session: Session, report: PassReport, watcher: Watcher, stack: ExitStack, *, dry_run: bool
+    ) -> None:
         self._session = session
         self._report = report
         self._watcher = watcher
+        self._stack = stack
         self._dry_run = dry_run
         self._over = False
 
@@ -120,6 +125,7 @@ class _Pass:
         checked = self._attempt(self._check_in, fatal=True)
         if checked is None:
             return
+        self._attempt(self._renew)
         self._duties(checked)
         self._erasures(checked)
         from edge_client.agent.releases import nothing_new
@@ -144,10 +150,22 @@ class _Pass:
             return None
 
     def _require_certificate(self) -> None:
-        from nightshift.protocol.chains import load_chain, not_after_unix_s, not_before_unix_s
+        from edge_client.agent.renewal import usable_membership
 
-        certificate = load_chain(self._session.membership.certificate).leaf
-        require_valid_period(not_before_unix_s(certificate), not_after_unix_s(certificate), self._session.now_unix_s)
+        membership = usable_membership(self._session)
+        if membership is not self._session.membership:
+            connection = self._stack.enter_context(connect(self._session.identity, membership))
+            self._session = replace(self._session, membership=membership, connection=connection)
+
+    def _renew(self) -> None:
+        from edge_client.agent.renewal import renew, renewal_is_due
+
+        if not renewal_is_due(self._session):
+            return
+        if self._dry_run:
+            self._report.would.append("would renew this device's certificate")
+        else:
+            renew(self._session)
 
     def _left_over_uploads(self) -> None:
         store = self._session.store

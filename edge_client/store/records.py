@@ -15,7 +15,7 @@ class LedgerEntry:
 
     Attributes:
         time_unix_s: when.
-        kind: "join", "check-in", "contribution" or "answer".
+        kind: "join", "renewal", "check-in", "contribution", "answer" or "erasure".
         size_bytes: how much.
         recipient: host:port.
         sentence: what it was, in plain words.

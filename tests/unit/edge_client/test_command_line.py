@@ -110,10 +110,10 @@ def test_a_running_pass_is_left_alone(device: Device) -> None:
         assert "another run" in device("run", "--now", code=11).stderr
 
 
-def test_an_expired_certificate_exits_12(device: Device) -> None:
+def test_an_expired_certificate_must_be_renewed_before_anything_else(device: Device) -> None:
     device.join_nobody(from_s=-2 * DAY_S, until_s=-DAY_S)
-    (problem,) = device.json("run", "--now", code=12)["problems"]
-    assert "ask for a new token" in problem["message"]
+    (problem,) = device.json("run", "--now", code=13)["problems"]
+    assert "has expired and must be renewed first" in problem["message"]
 
 
 def test_a_clock_before_the_join_exits_4(device: Device) -> None:

@@ -18,10 +18,10 @@ from edge_client.identity import (
     load_membership,
     readable_id,
     require_joined,
-    require_valid_period,
     save_membership,
+    update_membership,
 )
-from nightshift.protocol.errors import DeclinedError, NotJoinedError, RevokedError, UsageError
+from nightshift.protocol.errors import NotJoinedError, UsageError
 
 MEMBERSHIP = Membership(b"certificate", b"root", b"signing", "a:1", "a:2", "origin/log", "küche", 1_800_000_000)
 
@@ -92,13 +92,13 @@ def test_a_key_alone_is_not_joined(home: Home) -> None:
         require_joined(home)
 
 
-def test_an_expired_certificate_is_not_used_and_neither_is_a_clock_before_it() -> None:
-    for now in (10, 15, 20):
-        require_valid_period(10, 20, now)
-    with pytest.raises(RevokedError, match="expired"):
-        require_valid_period(10, 20, 21)
-    with pytest.raises(DeclinedError, match="set the clock"):
-        require_valid_period(10, 20, 9)
+def test_some_fields_of_the_membership_change_and_the_others_stay(home: Home) -> None:
+    with pytest.raises(NotJoinedError):
+        update_membership(home, certificate=b"new")
+    create_identity(home)
+    save_membership(home, MEMBERSHIP)
+    changed = update_membership(home, next_certificate=b"new")
+    assert load_membership(home) == changed == replace(MEMBERSHIP, next_certificate=b"new")
 
 
 def test_an_id_is_shown_whole_in_groups_of_four() -> None:
