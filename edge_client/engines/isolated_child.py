@@ -144,7 +144,7 @@ def _open(payload: bytes) -> Engine:
         return LlamaEngine(package, runtime, context_tokens=request["context_tokens"])
     from edge_client.engines.onnx_engine import OnnxEngine
 
-    return OnnxEngine(package, runtime)
+    return OnnxEngine(package, runtime, context_tokens=request["context_tokens"])
 
 
 def _examples(lists: list[list[int]], marks: bytes) -> list[TokenExample]:

@@ -1,7 +1,8 @@
 """The engine on ONNX Runtime: wheels only, weights mapped from the package.
 
-The decode graph keeps no state: it takes the keys and values of the past and
-returns them extended, so a sequence can be branched by repeating its arrays.
+A text is written by an `OnnxDecoder`, which extends its keys and values in place. Candidates are scored with
+the same graph and arrays of their own: given keys and values, it returns them extended, so a sequence is
+branched by repeating its arrays.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from edge_client.data.tokens import TokenExample
 from edge_client.engines.candidates import Level, build_levels
 from edge_client.engines.engine import Scores, check_prompt
 from edge_client.engines.errors import EngineError
+from edge_client.engines.onnx_decoder import OnnxDecoder
 from edge_client.engines.sampling import Sampler, SamplingSettings, log_softmax
 from edge_client.engines.sessions import Feeds, RuntimeSettings, adapter_feeds, is_allocation_failure, open_session
 from nightshift.packages.package import ModelPackage
@@ -41,27 +43,33 @@ class OnnxEngine:
     Args:
         package: the model.
         runtime: threads.
+        context_tokens: longest sequence; 0 takes the model's own.
+
+    Attributes:
+        context_tokens: longest sequence, prompt and answer together.
     """
 
-    def __init__(self, package: ModelPackage, runtime: RuntimeSettings | None = None) -> None:
+    def __init__(
+        self, package: ModelPackage, runtime: RuntimeSettings | None = None, *, context_tokens: int = 0
+    ) -> None:
         self._package = package
         self._runtime = runtime or RuntimeSettings()
         self._sessions: dict[FileRole, onnxruntime.InferenceSession] = {}
+        self._decoder: OnnxDecoder | None = None
+        self._attached: Feeds | None = None
+        self._adapted = False
         self._feeds = adapter_feeds(package.manifest, None, None)
         self._dimensions = package.manifest.dimensions
+        self.context_tokens = context_tokens or self._dimensions.context
         sides = ("key", "value")
         layers = range(self._dimensions.layers)
         self._past_names = [f"past.{layer}.{side}" for layer in layers for side in sides]
         self._decode_outputs = ["logits", *(f"present.{layer}.{side}" for layer in layers for side in sides)]
 
-    @property
-    def context_tokens(self) -> int:
-        """Longest sequence, prompt and answer together."""
-        return self._dimensions.context
-
     def set_adapter(self, tensors: Tensors | None, layout: AdapterLayout | None) -> None:
         """Swaps the adapter; see `Engine.set_adapter`. The arrays are used, not copied."""
         self._feeds = adapter_feeds(self._package.manifest, layout, tensors)
+        self._adapted = tensors is not None and layout is not None
 
     def generate(self, prompt: Sequence[int], sampling: SamplingSettings) -> Iterator[int]:
         """Yields tokens that continue a prompt; see `Engine.generate`."""
@@ -69,17 +77,19 @@ class OnnxEngine:
         return self._generate(list(prompt), sampling)
 
     def _generate(self, prompt: list[int], sampling: SamplingSettings) -> Iterator[int]:
-        feeds, sampler = self._feeds, Sampler(sampling)
+        sampler, decoder = Sampler(sampling), self._ready_decoder()
         eos = self._package.manifest.tokenizer.eos
-        tokens, cache = prompt, self._empty_cache(1)
+        if sampling.seed is not None:
+            decoder.forget()  # what was read in other pieces may differ in the last bit, which a seed must not
         room = min(sampling.max_tokens, self.context_tokens - len(prompt))
-        for _ in range(room):
-            logits, cache = self._decode(feeds, np.array([tokens], dtype=np.int64), cache)
-            token = sampler.pick(logits[0])
+        logits = decoder.read(prompt)
+        for left in range(room, 0, -1):
+            token = sampler.pick(logits)
             if token == eos:
                 return
             yield token
-            tokens = [token]
+            if left > 1:
+                logits = decoder.step([token])
 
     def token_losses(self, examples: Sequence[TokenExample]) -> list[NDArray[np.float32]]:
         """Losses of answer tokens; see `Engine.token_losses`."""
@@ -120,7 +130,8 @@ class OnnxEngine:
         return scores
 
     def _score_rows(self, tokens: NDArray[np.int64], levels: list[Level], candidates: int) -> Scores:
-        rows = len(tokens)
+        rows, role = len(tokens), self._decode_role()
+        adapter = self._decode_feeds(role)
         scores = np.zeros((rows, candidates))
         cache, width = self._empty_cache(rows), 1
         for depth, level in enumerate(levels):
@@ -130,7 +141,9 @@ class OnnxEngine:
                 sources = (np.arange(rows)[:, None] * width + np.array(level.parents)[None]).ravel()
                 cache = [array[sources] for array in cache]
                 tokens = np.tile(np.array(level.tokens, dtype=np.int64), rows)[:, None]
-            logits, cache = self._decode(self._feeds, tokens, cache)
+            past: Feeds = {"past_length": np.array(cache[0].shape[2], dtype=np.int64)}
+            past |= dict(zip(self._past_names, cache, strict=True))
+            logits, *cache = self._run(role, self._decode_outputs, {**adapter, **past, "input_ids": tokens})
             logp = log_softmax(logits).reshape(rows, nodes, -1)
             for position, token, reached in level.scored:
                 scores[:, reached] += logp[:, position, token][:, None]
@@ -139,6 +152,7 @@ class OnnxEngine:
 
     def close(self) -> None:
         """Releases the sessions; the next use opens them again."""
+        self._decoder = None
         self._sessions.clear()
 
     def __enter__(self) -> Self:
@@ -155,17 +169,46 @@ class OnnxEngine:
         shape = (rows, self._dimensions.kv_heads, 0, self._dimensions.head_dim)
         return [np.zeros(shape, dtype=np.float32) for _ in self._past_names]
 
-    def _decode(self, adapter: Feeds, tokens: NDArray[np.int64], cache: Cache) -> tuple[NDArray[np.float32], Cache]:
-        """Runs tokens [B, T] after a cache: logits of the last position [B, vocabulary], and the new cache."""
-        feeds: Feeds = {**adapter, **dict(zip(self._past_names, cache, strict=True)), "input_ids": tokens}
-        logits, *present = self._run(FileRole.DECODE, self._decode_outputs, feeds)
-        return logits[:, -1, :], present
+    def _decode_role(self) -> FileRole:
+        """The graph that generates: the one without an adapter's nodes, until there was an adapter.
 
-    def _run(self, role: FileRole, outputs: list[str], feeds: Feeds) -> list[NDArray[np.float32]]:
+        From then on the other serves the base model too, fed zeros, which is the same to the bit: swapping adapters
+        never opens a graph again.
+        """
+        if not self._adapted and FileRole.DECODE_ADAPTER not in self._sessions:
+            return FileRole.DECODE
+        if FileRole.DECODE in self._sessions:
+            self._decoder = None
+            del self._sessions[FileRole.DECODE]  # each holds the weights in the layout that its kernels read
+        return FileRole.DECODE_ADAPTER
+
+    def _decode_feeds(self, role: FileRole) -> Feeds:
+        """The adapter as the decode graph takes it: its B tensors times alpha / r."""
+        if role is FileRole.DECODE:
+            return {}
+        feeds = dict(self._feeds)
+        scale = feeds.pop("lora_scale")
+        return {name: tensor * scale if name.endswith(".lora_b") else tensor for name, tensor in feeds.items()}
+
+    def _ready_decoder(self) -> OnnxDecoder:
+        role = self._decode_role()
+        if self._decoder is None:
+            self._decoder = OnnxDecoder(self._session(role), self._dimensions, self.context_tokens)
+            self._attached = None
+        if self._attached is not self._feeds:
+            self._decoder.attach(self._decode_feeds(role))
+            self._attached = self._feeds
+        return self._decoder
+
+    def _session(self, role: FileRole) -> onnxruntime.InferenceSession:
         if role not in self._sessions:
             self._sessions[role] = open_session(self._package, role, self._runtime)
+        return self._sessions[role]
+
+    def _run(self, role: FileRole, outputs: list[str], feeds: Feeds) -> list[NDArray[np.float32]]:
+        session = self._session(role)
         try:
-            results: list[NDArray[np.float32]] = self._sessions[role].run(outputs, feeds)
+            results: list[NDArray[np.float32]] = session.run(outputs, feeds)
         except Exception as error:  # the binding raises classes of its own without a common base
             if is_allocation_failure(error):
                 raise MemoryError(f"the {role.value} graph could not allocate memory: {error}") from error

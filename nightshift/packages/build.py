@@ -14,6 +14,7 @@ from pathlib import Path
 
 from nightshift.packages import steps
 from nightshift.packages.architecture import Architecture, TensorSource, half_split_rows, read_architecture
+from nightshift.packages.decoding import decode_step
 from nightshift.packages.gguf_file import GgufFile
 from nightshift.packages.graph import GraphBuilder
 from nightshift.packages.lowering import ACCURACY_FLOAT32, ACCURACY_INT8, to_onnx
@@ -50,6 +51,7 @@ def build_package(
     licence: Licence | None = None,
     openness: OpennessRecord | None = None,
     origin: HubSource | None = None,
+    source_sha256: str | None = None,
     progress: Progress | None = None,
 ) -> ModelPackage:
     """Build a package from a GGUF file.
@@ -62,6 +64,7 @@ def build_package(
         licence: Terms of the weights; by default what the file itself states.
         openness: What is open; by default only the weights, if their licence is known.
         origin: Where the source was fetched.
+        source_sha256: Hex, of what the source was made from; by default of the source.
         progress: Told in a few words what is being done.
 
     Raises:
@@ -76,7 +79,7 @@ def build_package(
         raise UsageError(f"lora_targets must be some of {', '.join(LORA_PROJECTIONS)}")
     with new_folder(destination) as workplace:
         build = _Build(workplace, Scheme(quantisation), targets, progress or (lambda _: None))
-        build.run(source, licence, openness, origin)
+        build.run(source, source_sha256 or file_sha256(source), licence, openness, origin)
     return ModelPackage.open(destination, verify=False)
 
 
@@ -93,10 +96,14 @@ class _Build:
         return self.directory / FILE_NAMES[role]
 
     def run(
-        self, source: Path, licence: Licence | None, openness: OpennessRecord | None, origin: HubSource | None
+        self,
+        source: Path,
+        source_sha256: str,
+        licence: Licence | None,
+        openness: OpennessRecord | None,
+        origin: HubSource | None,
     ) -> None:
         self.progress(f"reading {source.name}")
-        source_sha256 = file_sha256(source)
         with GgufFile.open(source) as file:
             architecture = read_architecture(file)
             vocabulary = read_vocabulary(file, architecture.dimensions.vocabulary)
@@ -121,7 +128,8 @@ class _Build:
     def _write_graphs(self, architecture: Architecture, weights: WeightsFile) -> None:
         targets = self.lora_targets
         plans: list[tuple[FileRole, int, Callable[[], GraphBuilder]]] = [
-            (FileRole.DECODE, ACCURACY_INT8, lambda: steps.decode_step(architecture, targets)),
+            (FileRole.DECODE, ACCURACY_INT8, lambda: decode_step(architecture, ())),
+            (FileRole.DECODE_ADAPTER, ACCURACY_INT8, lambda: decode_step(architecture, targets)),
             (FileRole.EVALUATE, ACCURACY_FLOAT32, lambda: steps.evaluate_step(architecture, targets)),
             (
                 FileRole.TRAIN,

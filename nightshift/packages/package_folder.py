@@ -17,6 +17,7 @@ FILE_NAMES: Final = {
     FileRole.GGUF: "model.gguf",
     FileRole.WEIGHTS: "weights.bin",
     FileRole.DECODE: "decode.onnx",
+    FileRole.DECODE_ADAPTER: "decode-adapter.onnx",
     FileRole.EVALUATE: "evaluate.onnx",
     FileRole.TRAIN: "train.onnx",
     FileRole.TRAIN_RECOMPUTE: "train-recompute.onnx",

@@ -2,7 +2,8 @@
 
 Measured on a 135M-parameter model (docs/packages.md): with `enable_mem_reuse` the allocation
 planner takes half a minute to load a train step; the arena and the memory pattern hold on to the
-peak; spinning threads burn a core that the device wants for itself.
+peak; spinning threads burn a core that the device wants for itself. Only decode's threads spin: a token is
+some 400 short operators, and waking a thread for each costs a quarter of the time (docs/benchmarks/inference.md).
 `session.disable_quant_qdq` stays at its default: setting it folds quantised weights to float32.
 """
 
@@ -17,14 +18,16 @@ from nightshift.protocol.manifest import FileRole
 if TYPE_CHECKING:
     import onnxruntime
 
-GRAPH_ROLES: Final = (FileRole.DECODE, FileRole.EVALUATE, FileRole.TRAIN, FileRole.TRAIN_RECOMPUTE)
+DECODE_ROLES: Final = (FileRole.DECODE, FileRole.DECODE_ADAPTER)
+GRAPH_ROLES: Final = (*DECODE_ROLES, FileRole.EVALUATE, FileRole.TRAIN, FileRole.TRAIN_RECOMPUTE)
 
 
-def session_options(*, threads: int) -> onnxruntime.SessionOptions:
+def session_options(*, threads: int, spinning: bool = False) -> onnxruntime.SessionOptions:
     """Options for any graph of a package.
 
     Args:
         threads: Threads of one operator; 0 lets ONNX Runtime choose (one per physical core).
+        spinning: Whether threads wait for the next operator without sleeping.
     """
     import onnxruntime
 
@@ -34,7 +37,7 @@ def session_options(*, threads: int) -> onnxruntime.SessionOptions:
     options.enable_mem_pattern = False
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
     options.log_severity_level = 3
     return options
 
@@ -50,5 +53,7 @@ def open_session(package: ModelPackage, role: FileRole | str, *, threads: int = 
     if role not in GRAPH_ROLES:
         raise UsageError(f"{role} is no graph; expected one of {', '.join(GRAPH_ROLES)}")
     return onnxruntime.InferenceSession(
-        str(package.path(role)), session_options(threads=threads), providers=["CPUExecutionProvider"]
+        str(package.path(role)),
+        session_options(threads=threads, spinning=role in DECODE_ROLES),
+        providers=["CPUExecutionProvider"],
     )

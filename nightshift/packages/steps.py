@@ -1,4 +1,4 @@
-"""The four graphs of a package: decode, evaluate, train, and train with recomputation.
+"""The graphs that see whole sequences: evaluate, train, and train with recomputation.
 
 All take `input_ids` int64 [B, T], `lora_scale` float32 [] (alpha / r) and the adapter's tensors;
 docs/packages.md has the whole contract. Sequences are right-padded and positions run from 0, so
@@ -13,38 +13,9 @@ from nightshift.packages.architecture import Architecture
 from nightshift.packages.differentiation import gradients
 from nightshift.packages.graph import Dimension, GraphBuilder, Node
 from nightshift.packages.loss import CrossEntropy, cross_entropy
-from nightshift.packages.transformer import Decoder, KeyValues, Positions
+from nightshift.packages.transformer import Decoder, Positions
 
 _FLOAT, _INTEGER = "float32", "int64"
-
-
-def decode_step(architecture: Architecture, lora_targets: tuple[str, ...]) -> GraphBuilder:
-    """New tokens and the cache so far -> logits of the last position and the longer cache.
-
-    Inputs `past.{i}.key|value` float32 [B, kv_heads, P, head_dim] (P may be 0); outputs `logits`
-    float32 [B, 1, vocabulary] and `present.{i}.key|value` [B, kv_heads, P + T, head_dim].
-    """
-    graph, d = GraphBuilder(), architecture.dimensions
-    _declare_inputs(graph, architecture, lora_targets)
-    past = []
-    for layer in range(d.layers):
-        shape = ("B", d.kv_heads, "P", d.head_dim)
-        names = [graph.input(f"past.{layer}.{part}", _FLOAT, shape) for part in ("key", "value")]
-        past.append(KeyValues(*names))
-    decoder = Decoder(graph, architecture, lora_targets)
-    positions = decoder.positions("input_ids", graph.size("past.0.key", 2))
-    x = decoder.embed("input_ids")
-    present = []
-    for layer in range(d.layers):
-        x, cache = decoder.block(x, layer, positions, past[layer])
-        present.append(cache)
-    logits = decoder.last_logits(decoder.final_norm(x))
-    graph.output(logits, "logits", _FLOAT, ("B", 1, d.vocabulary))
-    for layer, cache in enumerate(present):
-        shape = ("B", d.kv_heads, "P + T", d.head_dim)
-        graph.output(cache.key, f"present.{layer}.key", _FLOAT, shape)
-        graph.output(cache.value, f"present.{layer}.value", _FLOAT, shape)
-    return graph
 
 
 def evaluate_step(architecture: Architecture, lora_targets: tuple[str, ...]) -> GraphBuilder:
@@ -56,7 +27,7 @@ def evaluate_step(architecture: Architecture, lora_targets: tuple[str, ...]) -> 
     positions = decoder.positions("input_ids")
     x = decoder.embed("input_ids")
     for layer in range(architecture.dimensions.layers):
-        x, _ = decoder.block(x, layer, positions)
+        x = decoder.block(x, layer, positions)
     loss = _token_losses(graph, architecture, decoder.final_norm(x), with_gradient=False)
     nll = graph.emit("Reshape", loss.nll, graph.emit("Shape", "input_ids"))
     graph.output(graph.emit("Mul", nll, "weights"), "token_loss", _FLOAT, ("B", "T"))
@@ -114,7 +85,7 @@ class _Stretch:
 
 def _run_block(decoder: Decoder, x: str, layer: int, positions: Positions) -> tuple[_Stretch, str]:
     start = len(decoder.graph.nodes)
-    y, _ = decoder.block(x, layer, positions)
+    y = decoder.block(x, layer, positions)
     return _Stretch(x, y, tuple(decoder.graph.nodes[start:])), y
 
 

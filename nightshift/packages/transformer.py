@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nightshift.packages.architecture import Architecture
-from nightshift.packages.graph import INT64_MAX, GraphBuilder
+from nightshift.packages.graph import GraphBuilder
 
 _MASKED = -1e9
 """Added to the score of a future position; finite, so that no row of a softmax becomes NaN."""
@@ -34,14 +34,6 @@ class Positions:
     cosine: str
     sine: str
     mask: str
-
-
-@dataclass(frozen=True, slots=True)
-class KeyValues:
-    """Attention keys and values, float32 [B, kv_heads, P, head_dim]."""
-
-    key: str
-    value: str
 
 
 class Decoder:
@@ -68,60 +60,49 @@ class Decoder:
         """Token ids int64 [B, T] -> float32 [B, T, hidden]."""
         return self.graph.emit("FrozenRows", input_ids, matrix="embed_tokens")
 
-    def positions(self, input_ids: str, past_length: str | None = None) -> Positions:
-        """Rotary tables and causal mask for T new positions after `past_length` (int64 [1]) old ones."""
+    def positions(self, input_ids: str) -> Positions:
+        """Rotary tables and causal mask for T positions."""
         g, d = self.graph, self.architecture.dimensions
-        first = past_length or g.integers(0)
-        end = g.emit("Add", first, g.size(input_ids, 1))
-        one, zero = g.integer(1), g.integer(0)
-        queries = g.emit("Range", g.emit("Squeeze", first), g.emit("Squeeze", end), one)
-        keys = g.emit("Range", zero, g.emit("Squeeze", end), one)
-        column = g.emit("Unsqueeze", queries, g.integers(1))
+        positions = g.emit("Range", g.integer(0), g.emit("Squeeze", g.size(input_ids, 1)), g.integer(1))
+        column = g.emit("Unsqueeze", positions, g.integers(1))
         angles = g.emit(
             "Mul",
             g.emit("Cast", column, to=1),
             g.constant(self.architecture.inverse_frequencies[None]),
         )
-        future = g.emit("Greater", g.emit("Unsqueeze", keys, g.integers(0)), column)
+        future = g.emit("Greater", g.emit("Unsqueeze", positions, g.integers(0)), column)
         mask = g.emit("Where", future, g.scalar(_MASKED), g.scalar(0.0))
         group = d.heads // d.kv_heads
         if group > 1:
             mask = g.emit("Tile", mask, g.integers(group, 1))
         return Positions(g.emit("Cos", angles), g.emit("Sin", angles), mask)
 
-    def block(self, x: str, layer: int, positions: Positions, past: KeyValues | None = None) -> tuple[str, KeyValues]:
+    def block(self, x: str, layer: int, positions: Positions) -> str:
         """One block.
 
         Args:
             x: float32 [B, T, hidden].
             layer: Index from 0.
             positions: Tables for these T positions.
-            past: Keys and values of earlier positions, to attend to as well.
 
         Returns:
-            float32 [B, T, hidden], and the keys and values of all positions so far.
+            float32 [B, T, hidden].
         """
         g, prefix = self.graph, f"layers.{layer}"
         normed = self._norm(x, f"{prefix}.input_norm")
-        attended, present = self._attention(normed, prefix, positions, past)
+        attended = self._attention(normed, prefix, positions)
         x = g.emit("Add", x, self._linear(attended, f"{prefix}.o_proj"))
         normed = self._norm(x, f"{prefix}.ffn_norm")
         gate = self._linear(normed, f"{prefix}.gate_proj")
         silu = g.emit("Mul", gate, g.emit("Sigmoid", gate))
         inner = g.emit("Mul", silu, self._linear(normed, f"{prefix}.up_proj"))
-        return g.emit("Add", x, self._linear(inner, f"{prefix}.down_proj")), present
+        return g.emit("Add", x, self._linear(inner, f"{prefix}.down_proj"))
 
     def final_norm(self, x: str) -> str:
         """float32 [B, T, hidden] -> the same shape, ready for the output matrix."""
         return self._norm(x, "norm")
 
-    def last_logits(self, x: str) -> str:
-        """Logits of the last position: float32 [B, T, hidden] -> [B, 1, vocabulary]."""
-        g = self.graph
-        last = g.emit("Slice", x, g.integers(-1), g.integers(INT64_MAX), g.integers(1))
-        return g.emit("FrozenLinear", last, matrix=self.architecture.output_matrix)
-
-    def _attention(self, x: str, prefix: str, positions: Positions, past: KeyValues | None) -> tuple[str, KeyValues]:
+    def _attention(self, x: str, prefix: str, positions: Positions) -> str:
         g, d, family = self.graph, self.architecture.dimensions, self.architecture.family
         query = self._heads(self._linear(x, f"{prefix}.q_proj"), d.heads)
         key = self._heads(self._linear(x, f"{prefix}.k_proj"), d.kv_heads)
@@ -130,9 +111,6 @@ class Decoder:
             query, key = self._norm(query, f"{prefix}.q_norm"), self._norm(key, f"{prefix}.k_norm")
         query = g.emit("RotaryEmbedding", query, positions.cosine, positions.sine)
         key = g.emit("RotaryEmbedding", key, positions.cosine, positions.sine)
-        if past is not None:
-            key = g.emit("Concat", past.key, key, axis=2)
-            value = g.emit("Concat", past.value, value, axis=2)
         # The query heads that share a key head become further rows of one product.
         query = g.emit("Mul", query, g.scalar(float(np.float32(d.head_dim) ** np.float32(-0.5))))
         query = g.emit("Reshape", query, g.integers(0, d.kv_heads, -1, d.head_dim))
@@ -141,8 +119,7 @@ class Decoder:
         mixed = g.emit("MatMul", chances, value)
         mixed = g.emit("Reshape", mixed, g.integers(0, d.heads, -1, d.head_dim))
         mixed = g.emit("Transpose", mixed, perm=[0, 2, 1, 3])
-        joined = g.emit("Reshape", mixed, g.integers(0, 0, d.heads * d.head_dim))
-        return joined, KeyValues(key, value)
+        return g.emit("Reshape", mixed, g.integers(0, 0, d.heads * d.head_dim))
 
     def _heads(self, x: str, heads: int) -> str:
         """[B, T, heads * head_dim] -> [B, heads, T, head_dim]."""

@@ -32,6 +32,7 @@ class FileRole(StrEnum):
     GGUF = "gguf"
     WEIGHTS = "weights"
     DECODE = "decode"
+    DECODE_ADAPTER = "decode_adapter"
     EVALUATE = "evaluate"
     TRAIN = "train"
     TRAIN_RECOMPUTE = "train_recompute"

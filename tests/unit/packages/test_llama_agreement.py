@@ -136,9 +136,6 @@ def _evaluate_every_label(package: ModelPackage, ids: list[int]) -> np.ndarray:
 def decode_log_chances(package: ModelPackage, ids: list[int]) -> np.ndarray:
     """The same from `decode`, one token at a time through the cache."""
     session, d = open_session(package, "decode", threads=1), package.manifest.dimensions
-    feed = {"lora_scale": np.array(0, np.float32)}
-    for name, shape in package.manifest.lora_shapes().items():
-        feed[name] = np.zeros([1 if axis == "r" else int(axis) for axis in shape], np.float32)
     names = [output.name for output in session.get_outputs()]
     cache = {
         f"past.{layer}.{part}": np.zeros((1, d.kv_heads, 0, d.head_dim), np.float32)
@@ -146,10 +143,10 @@ def decode_log_chances(package: ModelPackage, ids: list[int]) -> np.ndarray:
         for part in ("key", "value")
     }
     rows = []
-    for token in ids:
-        feed["input_ids"] = np.array([[token]])
+    for position, token in enumerate(ids):
+        feed = {"input_ids": np.array([[token]]), "past_length": np.array(position)}
         results = dict(zip(names, session.run(None, feed | cache), strict=True))
-        rows.append(results.pop("logits")[0, 0])
+        rows.append(results.pop("logits")[0])
         cache = {name.replace("present", "past"): value for name, value in results.items()}
     return log_softmax(np.array(rows))
 

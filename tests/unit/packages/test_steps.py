@@ -1,4 +1,4 @@
-"""The four graphs against each other: one model, so one answer."""
+"""The graphs against each other: one model, so one answer."""
 
 from __future__ import annotations
 
@@ -132,26 +132,73 @@ def test_an_adapter_of_zeros_and_one_without_scale_are_the_base(stories: Package
     assert np.abs(base - with_adapter).max() > 1e-3
 
 
+def decode_adapter(feed: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The adapter of a feed as the decode graph takes it: B times alpha / r."""
+    return {
+        name: tensor * feed["lora_scale"] if name.endswith("lora_b") else tensor
+        for name, tensor in feed.items()
+        if ".lora_" in name
+    }
+
+
+@pytest.mark.parametrize("rows", [1, 2])
 @pytest.mark.parametrize(("scheme", "tolerance"), [("F16", 1e-4), ("Q8_0", 0.15)])
 def test_decoding_in_pieces_follows_evaluation(
-    stories: Packages, make_feed: MakeFeed, scheme: str, tolerance: float
+    stories: Packages, make_feed: MakeFeed, scheme: str, tolerance: float, rows: int
 ) -> None:
     # F16 is exact; with 8-bit codes decode rounds activations too (accuracy level 4), evaluate does not.
     package = stories(scheme)
-    decode, evaluate = (open_session(package, role, threads=1) for role in ("decode", "evaluate"))
-    feed = make_feed(package, rows=2, length=15)
-    cache = empty_cache(package, 2)
-    for first, last in [(0, 6), (6, 7), (7, 8), (8, 15)]:
-        piece = {"input_ids": feed["input_ids"][:, first:last]}
-        found = results(decode, feed | piece | cache)
+    decode, evaluate = (open_session(package, role, threads=1) for role in ("decode_adapter", "evaluate"))
+    feed = make_feed(package, rows=rows, length=15)
+    adapter = decode_adapter(feed)
+    cache = empty_cache(package, rows)
+    # Several sequences at once take one token each after their first piece.
+    for first, last in [(0, 6), (6, 7), (7, 8), *([(8, 15)] if rows == 1 else [])]:
+        piece = {"input_ids": feed["input_ids"][:, first:last], "past_length": np.array(first)}
+        found = results(decode, adapter | piece | cache)
         logits = found.pop("logits")
-        assert logits.shape == (2, 1, package.manifest.dimensions.vocabulary)
+        assert logits.shape == (rows, package.manifest.dimensions.vocabulary)
         cache = {name.replace("present", "past"): value for name, value in found.items()}
         assert cache["past.0.key"].shape[2] == last
-        chances = logits[:, 0] - np.log(np.exp(logits[:, 0]).sum(-1, keepdims=True))
+        chances = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
         label = feed["labels"][:, last - 1]
         expected = results(evaluate, feed)["token_loss"][:, last - 1]
-        np.testing.assert_allclose(-chances[np.arange(2), label], expected, atol=tolerance)
+        np.testing.assert_allclose(-chances[np.arange(rows), label], expected, atol=tolerance)
+
+
+def test_without_an_adapter_both_decode_graphs_say_the_same_to_the_bit(stories: Packages, make_feed: MakeFeed) -> None:
+    package = stories("Q8_0")
+    feed = make_feed(package, rows=1, length=9)
+    piece = {"input_ids": feed["input_ids"], "past_length": np.array(0), **empty_cache(package, 1)}
+    silent = {n: t * np.float32(0) if n.endswith("lora_b") else t for n, t in decode_adapter(feed).items()}
+    base = results(open_session(package, "decode", threads=1), piece)
+    adapted = results(open_session(package, "decode_adapter", threads=1), piece | silent)
+    for name, value in base.items():
+        np.testing.assert_array_equal(adapted[name], value)
+
+
+def test_a_cache_that_is_bound_as_past_and_present_is_extended_in_place(stories: Packages, make_feed: MakeFeed) -> None:
+    package, capacity = stories("F16"), 20
+    session = open_session(package, "decode", threads=1)
+    ids = make_feed(package, rows=1, length=9)["input_ids"]
+    whole = results(session, {"input_ids": ids, "past_length": np.array(0), **empty_cache(package, 1)})
+    binding, buffers = session.io_binding(), {}
+    for name in empty_cache(package, 1):
+        shape = (1, package.manifest.dimensions.kv_heads, capacity, package.manifest.dimensions.head_dim)
+        buffers[name] = np.full(shape, np.nan, np.float32)  # what is not written yet must not be read
+        value = onnxruntime.OrtValue.ortvalue_from_numpy(buffers[name])
+        binding.bind_ortvalue_input(name, value)
+        binding.bind_ortvalue_output(name.replace("past", "present"), value)
+    for first, last in [(0, 4), (4, 5), (5, 9)]:
+        binding.bind_cpu_input("input_ids", np.ascontiguousarray(ids[:, first:last]))
+        binding.bind_cpu_input("past_length", np.array(first))
+        binding.bind_output("logits", "cpu")
+        session.run_with_iobinding(binding)
+    found = next(value.numpy() for value in binding.get_outputs() if value.shape() == [1, 512])
+    np.testing.assert_allclose(found, whole["logits"], atol=1e-4)
+    for name, buffer in buffers.items():
+        np.testing.assert_allclose(buffer[:, :, :9], whole[name.replace("past", "present")], atol=1e-5)
+        assert np.isnan(buffer[:, :, 9:]).all()
 
 
 def test_the_graphs_declare_the_contract(stories: Packages) -> None:
@@ -162,11 +209,15 @@ def test_the_graphs_declare_the_contract(stories: Packages) -> None:
         ("evaluate", {"labels", "weights"}, {"token_loss"}),
         ("train", {"labels", "weights"}, {"loss", *(f"grad.{name}" for name in lora)}),
         ("train_recompute", {"labels", "weights"}, {"loss", *(f"grad.{name}" for name in lora)}),
-        ("decode", {f"past.{name}" for name in caches}, {"logits", *(f"present.{name}" for name in caches)}),
     ]:
         session = open_session(package, role, threads=1)
         assert {entry.name for entry in session.get_inputs()} == {"input_ids", "lora_scale"} | lora | inputs
         assert {entry.name for entry in session.get_outputs()} == outputs
+    for role, adapter in [("decode", set()), ("decode_adapter", lora)]:
+        session = open_session(package, role, threads=1)
+        past = {f"past.{name}" for name in caches}
+        assert {entry.name for entry in session.get_inputs()} == {"input_ids", "past_length"} | adapter | past
+        assert {entry.name for entry in session.get_outputs()} == {"logits", *(f"present.{name}" for name in caches)}
 
 
 def test_training_lowers_the_loss(stories: Packages, make_feed: MakeFeed) -> None:
