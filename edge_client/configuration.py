@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 from edge_client.home import Home
+from edge_client.profiles.layer import Advice, advice_for
 from nightshift.host.configuration import Loaded, load
 
 ENVIRONMENT_PREFIX = "EDGE_CLIENT_"
@@ -53,16 +54,24 @@ class TrainingLimits(_Section):
     """What training may take from the machine.
 
     Attributes:
+        enabled: whether this device trains at all; it can serve models and sit in committees without.
         threads: of the training process; 0 means as many as the machine has.
         memory_ceiling_mb: address space of the training process, MiB; 0 means no ceiling.
         time_ceiling_s: longest training run, seconds.
         personal_steps: optimiser steps of `train --local`.
+        recompute: compute activations twice, to hold fewer of them.
+        jemalloc: preload it where it is installed.
+        trim_malloc: without jemalloc, have malloc give large blocks back at once.
     """
 
+    enabled: bool = True
     threads: int = Field(default=0, ge=0, le=1024)
     memory_ceiling_mb: int = Field(default=0, ge=0)
     time_ceiling_s: int = Field(default=4 * 3600, ge=1)
     personal_steps: int = Field(default=60, ge=1, le=1_000_000)
+    recompute: bool = False
+    jemalloc: bool = True
+    trim_malloc: bool = False
 
 
 class ConditionSettings(_Section):
@@ -96,11 +105,13 @@ class InferenceSettings(_Section):
 
     Attributes:
         engine: tried first; the other one answers where it does not work. `--engine` forces one.
+        quantisation: of packages that are made here of a float model.
         threads: of the engine; 0 means as many as the machine has.
         context_tokens: longest conversation held, prompt and answer together; 0 means as long as the model allows.
     """
 
     engine: Literal["auto", "llama.cpp", "onnxruntime"] = "auto"
+    quantisation: Literal["q8_0", "q4_0"] = "q8_0"
     threads: int = Field(default=0, ge=0, le=1024)
     context_tokens: int = Field(default=4096, ge=0, le=1 << 24)
 
@@ -121,6 +132,16 @@ class ServingSettings(_Section):
     waiting_limit: int = Field(default=16, ge=0, le=1024)
 
 
+class DeviceSection(_Section):
+    """What this machine is taken to be.
+
+    Attributes:
+        profile: a device profile's name; "auto" looks at the machine, "none" takes no advice.
+    """
+
+    profile: str = "auto"
+
+
 class DebugSettings(_Section):
     """For demonstrations and tests only.
 
@@ -134,6 +155,7 @@ class DebugSettings(_Section):
 class Configuration(_Section):
     """Everything that can be set."""
 
+    device: DeviceSection = DeviceSection()
     policy: PolicySettings = PolicySettings()
     training: TrainingLimits = TrainingLimits()
     conditions: ConditionSettings = ConditionSettings()
@@ -148,24 +170,36 @@ def load_configuration(
     *,
     overrides: Mapping[str, Any] | None = None,
     environment: Mapping[str, str] | None = None,
+    advice: Advice | None = None,
 ) -> Loaded[Configuration]:
-    """Read the settings: flag > environment > file > default.
+    """Read the settings: flag > environment > file > device profile > default.
 
     Args:
         home: says where `config.toml` is.
         overrides: dotted key -> value, from flags.
         environment: defaults to the process's; `EDGE_CLIENT_POLICY_MINIMUM_COHORT=5`.
+        advice: of a device profile; None looks at the machine.
 
     Raises:
-        UsageError: an unknown key or variable, or a value out of range.
+        UsageError: an unknown key, variable or profile, or a value out of range.
     """
-    return load(
-        Configuration,
-        file=home.config_file,
-        environment=environment,
-        prefix=ENVIRONMENT_PREFIX,
-        overrides=overrides,
-    )
+
+    def read(layer: Advice) -> Loaded[Configuration]:
+        return load(
+            Configuration,
+            file=home.config_file,
+            environment=environment,
+            prefix=ENVIRONMENT_PREFIX,
+            overrides=overrides,
+            profile=layer.values,
+            profile_name=layer.profile,
+        )
+
+    if advice is not None:
+        return read(advice)
+    stated = read(Advice())
+    found = advice_for(stated.values.device.profile, Configuration)
+    return read(found) if found.values else stated
 
 
 def cache_directory(home: Home, settings: CacheSettings) -> Path:

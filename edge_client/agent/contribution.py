@@ -58,6 +58,7 @@ def prepare(
         VerificationError: base model or parent adapter are not what the plan names.
         ResourceError: not enough disk or memory.
     """
+    local_training.require_enabled(session.configuration.training)
     document = assignment.plan.document
     metrics = _metric_functions(document)
     sources = local_training.usable_sources(session.store.records.sources(), session.notes)

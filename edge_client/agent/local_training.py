@@ -56,6 +56,19 @@ class Job:
     time_limit_s: float
 
 
+def require_enabled(limits: TrainingLimits) -> None:
+    """Refuse to train on a machine that should not.
+
+    Raises:
+        DeclinedError: the owner, or the device profile, says so.
+    """
+    if not limits.enabled:
+        raise DeclinedError(
+            "this machine does not train (training.enabled = false; edge-client profile detect says why); it still "
+            "serves models and answers for committees. To train all the same, set training.enabled = true"
+        )
+
+
 def usable_sources(sources: Sequence[Source], notes: list[str]) -> list[DataSource]:
     """The registered files that can be read now; the others are noted.
 
@@ -139,10 +152,10 @@ def _request(job: Job, limits: TrainingLimits) -> ChildRequest:
         settings=job.settings,
         sources=tuple(job.sources),
         held_out_fraction=HELD_OUT_FRACTION,
-        runtime=RuntimeSettings(threads=limits.threads),
+        runtime=RuntimeSettings(threads=limits.threads, recompute=limits.recompute),
         memory_limit_bytes=limits.memory_ceiling_mb * 2**20,
         time_limit_s=job.time_limit_s,
-        trim_malloc=limits.memory_ceiling_mb > 0,
+        trim_malloc=limits.trim_malloc,
     )
 
 

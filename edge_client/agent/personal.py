@@ -70,6 +70,7 @@ def train_personal(
     from nightshift.protocol.adapters import Side, initialise
     from nightshift.protocol.adapters.formats import to_safetensors
 
+    local_training.require_enabled(limits)
     if start is None:
         layout = layout_for(package.manifest, rank=RANK, alpha=ALPHA)
         tensors = initialise(layout, os.urandom(32))

@@ -8,7 +8,11 @@ import pytest
 
 from edge_client.configuration import Configuration, cache_directory, load_configuration
 from edge_client.home import Home
+from edge_client.profiles.facts import Facts
+from edge_client.profiles.layer import Advice, advice_for
 from nightshift.protocol.errors import UsageError
+
+NO_ADVICE = Advice()
 
 
 @pytest.fixture
@@ -17,7 +21,7 @@ def home(tmp_path: Path) -> Home:
 
 
 def test_without_anything_the_defaults_hold(home: Home) -> None:
-    loaded = load_configuration(home, environment={})
+    loaded = load_configuration(home, environment={}, advice=NO_ADVICE)
     assert loaded.values == Configuration()
     assert loaded.values.policy.minimum_cohort == 10
     assert (loaded.values.policy.minimum_committee, loaded.values.policy.smallest_committee) == (None, 10)
@@ -27,7 +31,7 @@ def test_without_anything_the_defaults_hold(home: Home) -> None:
 def test_flag_over_environment_over_file_over_default(home: Home) -> None:
     home.config_file.write_text("[policy]\nminimum_cohort = 11\nminimum_committee = 4\n[training]\nthreads = 1\n")
     environment = {"EDGE_CLIENT_POLICY_MINIMUM_COHORT": "12", "EDGE_CLIENT_TRAINING_THREADS": "2"}
-    loaded = load_configuration(home, environment=environment, overrides={"training.threads": 3})
+    loaded = load_configuration(home, environment=environment, overrides={"training.threads": 3}, advice=NO_ADVICE)
     assert loaded.values.policy.minimum_committee == 4
     assert loaded.values.policy.minimum_cohort == 12
     assert loaded.values.training.threads == 3
@@ -36,6 +40,59 @@ def test_flag_over_environment_over_file_over_default(home: Home) -> None:
         "policy.minimum_cohort": "environment EDGE_CLIENT_POLICY_MINIMUM_COHORT",
         "training.threads": "command line",
     }
+
+
+PI_4 = Facts(
+    system="Linux",
+    architecture="aarch64",
+    board="Raspberry Pi 4 Model B Rev 1.4",
+    physical_cores=4,
+    memory_mb=3791,
+    page_size_bytes=4096,
+)
+
+
+def test_the_device_profile_is_above_the_defaults_and_below_everything_else(home: Home) -> None:
+    advice = advice_for("auto", Configuration, PI_4)
+    assert advice.profile == "raspberry-pi-4"
+    loaded = load_configuration(home, environment={}, advice=advice)
+    assert (loaded.values.training.recompute, loaded.values.training.memory_ceiling_mb) == (True, 1895)
+    assert loaded.origins["training.recompute"] == "device profile raspberry-pi-4"
+    assert loaded.values.inference.quantisation == "q4_0"
+    assert "training.personal_steps" not in loaded.origins  # the default: no profile speaks of it
+
+    home.config_file.write_text("[training]\nrecompute = false\nmemory_ceiling_mb = 900\nthreads = 3\n")
+    environment = {"EDGE_CLIENT_TRAINING_MEMORY_CEILING_MB": "800", "EDGE_CLIENT_TRAINING_THREADS": "2"}
+    loaded = load_configuration(home, environment=environment, overrides={"training.threads": 1}, advice=advice)
+    training = loaded.values.training
+    assert (training.recompute, training.memory_ceiling_mb, training.threads) == (False, 800, 1)
+    assert {key: loaded.origins[f"training.{key}"] for key in ("recompute", "memory_ceiling_mb", "threads")} == {
+        "recompute": str(home.config_file),
+        "memory_ceiling_mb": "environment EDGE_CLIENT_TRAINING_MEMORY_CEILING_MB",
+        "threads": "command line",
+    }
+    assert loaded.origins["inference.quantisation"] == "device profile raspberry-pi-4"
+
+
+def test_the_owner_names_a_profile_or_wants_none(home: Home) -> None:
+    home.config_file.write_text('[device]\nprofile = "raspberry-pi-zero-2"\n')
+    loaded = load_configuration(home, environment={})
+    assert loaded.values.training.enabled is False
+    assert loaded.origins["training.enabled"] == "device profile raspberry-pi-zero-2"
+    without = load_configuration(home, environment={"EDGE_CLIENT_DEVICE_PROFILE": "none"})
+    assert not any(origin.startswith("device profile") for origin in without.origins.values())
+    with pytest.raises(UsageError, match="did you mean 'raspberry-pi-5'"):
+        load_configuration(home, environment={"EDGE_CLIENT_DEVICE_PROFILE": "raspbery-pi-5"})
+
+
+def test_this_machine_is_looked_at(home: Home) -> None:
+    loaded = load_configuration(home, environment={})
+    assert loaded.origins["inference.engine"].startswith("device profile ")
+    assert loaded.values.inference.threads >= 1
+
+
+def test_a_machine_that_no_profile_fits_keeps_the_defaults() -> None:
+    assert advice_for("auto", Configuration, Facts(system="Linux", architecture="riscv64")) == NO_ADVICE
 
 
 def test_a_variable_holds_a_list_as_words_with_commas(home: Home) -> None:
