@@ -94,7 +94,9 @@ def _contributed(session: Session, plan: VerifiedPlan, parent: VerifiedRelease) 
         if contribution.state is State.VOID:
             raise DeclinedError(
                 f"the cohort of round {contribution.round} of task {contribution.task!r} ended without a sum; this "
-                f"device contributes to the same parent again only after {until}, when nobody can open it any more"
+                "device contributes to the same parent again only when nobody can open it any more: when "
+                f"{contribution.erasures_required} committee members have stated that they erased their keys, or after "
+                f"{until}"
             )
         if contribution.state is State.LATE:
             raise DeclinedError(

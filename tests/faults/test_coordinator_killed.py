@@ -19,7 +19,7 @@ import pytest
 
 from nightshift.host import failpoints
 from scripts.night.fleet import Device
-from tests.support.fleets import SIGKILLED, TASK, WINDOW_S, Fleet, Snapshots, join, task_toml, wait_until
+from tests.support.fleets import SIGKILLED, TASK, WINDOW_S, Fleet, Snapshots, join, query, task_toml, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -106,7 +106,7 @@ WITH_A_DEVICE = {
     "coordinator.open.before-commit": LAST_ANSWER,
     "coordinator.release.committed": LAST_ANSWER,
 }
-BY_ITSELF = {"coordinator.plan.committed", "coordinator.join.committed"}
+BY_ITSELF = {"coordinator.plan.committed", "coordinator.join.committed", "coordinator.erasure.durable"}
 
 
 @pytest.mark.parametrize("failpoint", WITH_A_DEVICE)
@@ -185,6 +185,24 @@ def test_when_a_device_was_enrolled(snapshots: Snapshots, fleet_from: FleetFrom)
         other = Device(fleet.directory / "device5", device.environment)
         with pytest.raises(Exception, match="used up"):
             join(other, token, first=0)
+
+
+def test_when_a_member_laid_a_void_cohort_to_rest(snapshots: Snapshots, fleet_from: FleetFrom) -> None:
+    """Tries: kill -9 after a member's erasure statement is durable and before the member hears so.
+
+    What stops a second one: the rows know that it is here, and nobody asks for it (coordinator/rounds/erasures.py).
+    """
+    fleet = fleet_from(snapshots.uploaded(3, 3))
+    device = fleet.devices[0]
+    fleet.coordinator.command("round", "abort", f"{TASK}/1", "--yes")
+    die_at(fleet, "coordinator.erasure.durable", lambda: device.run(expect=UNREACHABLE))
+    stated = query(fleet.database, "SELECT signature FROM erasures")
+    assert len(stated) == 1
+    with fleet.serving():
+        assert device.run().json["laid_to_rest"] == []
+        assert query(fleet.database, "SELECT signature FROM erasures") == stated
+        (kept,) = query(device.home / "store.sqlite3", "SELECT sent_at FROM answers")
+        assert kept["sent_at"] is None, "nobody asked for it again: it is there"
 
 
 def test_every_failpoint_of_the_coordinator_is_here() -> None:

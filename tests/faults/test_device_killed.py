@@ -40,6 +40,7 @@ BEFORE_THE_JOURNAL = {
 }
 JOURNALED = {"device.encrypted", "device.upload.partial", "device.upload.sent"}
 ANSWERING = {"device.answer.durable", "device.answer.sent"}
+LAYING_TO_REST = {"device.erasure.durable"}
 ADOPTING = {"device.release.adopted"}
 
 
@@ -229,6 +230,31 @@ def test_while_answering(failpoint: str, snapshots: Snapshots, fleet_from: Fleet
         see_an_exact_sum(fleet)
 
 
+@pytest.mark.parametrize("failpoint", sorted(LAYING_TO_REST))
+def test_while_laying_a_void_cohort_to_rest(failpoint: str, snapshots: Snapshots, fleet_from: FleetFrom) -> None:
+    """Tries: kill -9 of a member between erasing its key for a void cohort and saying so.
+
+    What stops a lost or second statement: it is stored in the transaction that erases the
+    key (edge_client/store/answers.py, `record`) and sent again byte for byte.
+    """
+    fleet = fleet_from(snapshots.uploaded(3, 3))
+    device = fleet.devices[0]
+    store = device.home / "store.sqlite3"
+    keys = len(query(store, "SELECT 1 FROM prekeys"))
+    with fleet.serving() as coordinator:
+        coordinator.command("round", "abort", f"{TASK}/1", "--yes")
+        die_at(device, failpoint, "run", "--now")
+        assert not query(fleet.database, "SELECT 1 FROM erasures")
+        assert len(query(store, "SELECT 1 FROM prekeys")) == keys - 1
+        (kept,) = query(store, "SELECT kind, message FROM answers")
+        assert kept["kind"] == "erasure"
+        assert device.run().json["laid_to_rest"] == [fleet.cohort()["cohort_id"].hex()]
+        (row,) = query(fleet.database, "SELECT signature FROM erasures")
+        stated = device_pb2.StateErasureRequest.FromString(kept["message"])
+        assert row["signature"] == stated.signature
+        assert device.run().json["laid_to_rest"] == []
+
+
 @pytest.mark.parametrize("failpoint", sorted(ADOPTING))
 def test_while_adopting(failpoint: str, snapshots: Snapshots, fleet_from: FleetFrom) -> None:
     """Tries: kill -9 right after a release came in use.
@@ -248,4 +274,4 @@ def test_every_failpoint_of_the_device_is_here() -> None:
     """A failpoint that somebody adds must be killed at by one of the tests above."""
     texts = [path.read_text("utf-8") for path in SOURCES.rglob("*.py")]
     named = {name for text in texts for name in re.findall(r'failpoint\("([^"]+)"\)', text)}
-    assert named == JOINING | DOWNLOADING | BEFORE_THE_JOURNAL | JOURNALED | ANSWERING | ADOPTING
+    assert named == JOINING | DOWNLOADING | BEFORE_THE_JOURNAL | JOURNALED | ANSWERING | LAYING_TO_REST | ADOPTING

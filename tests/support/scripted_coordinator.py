@@ -38,7 +38,10 @@ class ScriptedCoordinator(device_pb2_grpc.DeviceServiceServicer):
     artefact: Callable[[device_pb2.FetchArtefactRequest], Iterator[device_pb2.FetchArtefactResponse]] = _refuse  # type: ignore[assignment]  # fits every call
     open_upload: Callable[[device_pb2.OpenUploadRequest], device_pb2.OpenUploadResponse] = _refuse  # type: ignore[assignment]  # fits every call
     upload: Callable[[Iterator[device_pb2.UploadRequest]], device_pb2.UploadResponse] = _refuse  # type: ignore[assignment]  # fits every call
+    void: Callable[[device_pb2.GetVoidRequest], device_pb2.GetVoidResponse] = _refuse  # type: ignore[assignment]  # fits every call
     answers: list[device_pb2.AnswerRequest] = field(default_factory=list)
+    refusals: list[device_pb2.RefuseRequest] = field(default_factory=list)
+    erasures: list[device_pb2.StateErasureRequest] = field(default_factory=list)
 
     def CheckIn(self, request, context):
         return self.check_in(request)
@@ -55,6 +58,17 @@ class ScriptedCoordinator(device_pb2_grpc.DeviceServiceServicer):
     def Answer(self, request, context):
         self.answers.append(request)
         return device_pb2.AnswerResponse()
+
+    def Refuse(self, request, context):
+        self.refusals.append(request)
+        return device_pb2.RefuseResponse()
+
+    def GetVoid(self, request, context):
+        return self.void(request)
+
+    def StateErasure(self, request, context):
+        self.erasures.append(request)
+        return device_pb2.StateErasureResponse()
 
     def FetchArtefact(self, request, context):
         yield from self.artefact(request)

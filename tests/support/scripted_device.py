@@ -6,10 +6,9 @@ it verifies and encrypts is what `nightshift.protocol` verifies and encrypts.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import grpc
 import numpy as np
@@ -35,11 +34,15 @@ from nightshift.protocol.plan_checks import (
 )
 from nightshift.protocol.release import VerifiedRelease, verify_release
 from nightshift.protocol.revocation import verify_revocation
-from nightshift.protocol.secagg.device import Contribution, SealedShare, contribute, share_signature_message
+from nightshift.protocol.secagg.contribution import Contribution, entry_of
+from nightshift.protocol.secagg.contributors import contribution_message
+from nightshift.protocol.secagg.device import contribute
+from nightshift.protocol.secagg.erasure import sign_erasure
 from nightshift.protocol.secagg.member import Answer, answer
 from nightshift.protocol.secagg.prekeys import MAX_LIFETIME_S, SignedPrekey, new_prekey
 from nightshift.protocol.trust import Trust
-from nightshift.protocol.upload import pack
+from nightshift.protocol.upload import pack, signature_of
+from nightshift.protocol.void_checks import verify_void_of_member
 from nightshift.v1 import device_pb2, device_pb2_grpc, join_pb2, join_pb2_grpc
 
 DEADLINE_S = 20.0
@@ -54,10 +57,8 @@ class Prepared:
     body: bytes
 
     @property
-    def sha256(self) -> bytes:
-        digest = hashes.Hash(hashes.SHA256())
-        digest.update(self.body)
-        return digest.finalize()
+    def signature(self) -> bytes:
+        return signature_of(self.body)
 
 
 @dataclass
@@ -217,13 +218,13 @@ class ScriptedDevice:
         return Prepared(plan, values, pack(contribution))
 
     def open_upload(
-        self, prepared: Prepared, *, size_bytes: int | None = None, sha256: bytes | None = None
+        self, prepared: Prepared, *, size_bytes: int | None = None, signature: bytes | None = None
     ) -> device_pb2.OpenUploadResponse:
         request = device_pb2.OpenUploadRequest(
             cohort_id=prepared.plan.document.cohort_id,
             plan_hash=prepared.plan.plan_hash,
             size_bytes=len(prepared.body) if size_bytes is None else size_bytes,
-            sha256=prepared.sha256 if sha256 is None else sha256,
+            signature=prepared.signature if signature is None else signature,
         )
         reply: device_pb2.OpenUploadResponse = self._call(self.stub.OpenUpload, request)
         return reply
@@ -302,6 +303,27 @@ class ScriptedDevice:
     def send_answer(self, request: device_pb2.AnswerRequest) -> None:
         self._call(self.stub.Answer, request)
 
+    # Laying a void cohort to rest
+
+    def void_proof(self, cohort_id: bytes) -> device_pb2.GetVoidResponse:
+        request = device_pb2.GetVoidRequest(cohort_id=cohort_id, log_size=self.head.size if self.head else 0)
+        reply: device_pb2.GetVoidResponse = self._call(self.stub.GetVoid, request)
+        return reply
+
+    def make_erasure(self, cohort_id: bytes) -> device_pb2.StateErasureRequest:
+        reply = self.void_proof(cohort_id)
+        view = LogView.verify(
+            reply.checkpoint, trust=self.trust, last=self.head, consistency_path=list(reply.consistency_path)
+        )
+        self.head = view.head
+        void = verify_void_of_member(reply, cohort_id=cohort_id, view=view, trust=self.trust, member=self.device_id)
+        self.prekeys.pop(void.prekey.public, None)
+        statement = sign_erasure(plan_hash=void.plan_hash, cohort_id=cohort_id, member=self.device_id, sign=self.sign)
+        return device_pb2.StateErasureRequest(cohort_id=cohort_id, signature=statement.signature)
+
+    def state_erasure(self, request: device_pb2.StateErasureRequest) -> None:
+        self._call(self.stub.StateErasure, request)
+
     def fetch(self, sha256: bytes, offset: int = 0) -> tuple[int, bytes]:
         """Size as stated in the first message, and the bytes from an offset on."""
         try:
@@ -325,14 +347,9 @@ def signed_contribution(
     device: ScriptedDevice, plan: VerifiedPlan, *, ciphertext: bytes, sealed: Sequence[bytes]
 ) -> Contribution:
     """Sign any ciphertext and any sealed shares, one for each member by index, as this device's contribution."""
-    digest = hashlib.sha256(ciphertext).digest()
-    shares = []
-    for member, share in zip(plan.member_keys(), sealed, strict=True):
-        message = share_signature_message(
-            plan.plan_hash, device.device_id, member.device_id, hashlib.sha256(share).digest(), digest
-        )
-        shares.append(SealedShare(member.index, share, device.sign(message)))
-    return Contribution(ciphertext, tuple(shares))
+    unsigned = Contribution(ciphertext, tuple(sealed), signature=b"")
+    entry = entry_of(plan.plan_hash, device.device_id, unsigned)
+    return replace(unsigned, signature=device.sign(contribution_message(plan.plan_hash, entry)))
 
 
 def _committee(plan: bytes) -> tuple:
