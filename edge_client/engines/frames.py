@@ -61,8 +61,10 @@ class Channel:
         if size > MAX_REQUEST_BYTES:
             raise EngineError(f"a {kind.name} message of {size} bytes is over the limit of {MAX_REQUEST_BYTES}")
         try:
-            self._connection.sendall(HEADER.pack(size, kind))
-            for part in parts:
+            # A token's frame in one system call: the other side is woken once, while this one computes.
+            head = HEADER.pack(size, kind)
+            self._connection.sendall(b"".join((head, *parts)) if size <= SMALL_BYTES else head)
+            for part in parts if size > SMALL_BYTES else ():
                 self._connection.sendall(part)
         except OSError as error:
             raise ChannelClosedError from error

@@ -7,6 +7,7 @@ would switch that off, so adapters are attached and detached here, from memory.
 from __future__ import annotations
 
 import ctypes
+import functools
 from collections.abc import Iterator, Sequence
 from types import ModuleType, TracebackType
 from typing import Any, Self
@@ -19,6 +20,7 @@ from edge_client.engines.candidates import build_levels
 from edge_client.engines.engine import Scores, check_prompt
 from edge_client.engines.errors import EngineError, EngineUnavailableError
 from edge_client.engines.memory_file import memory_file
+from edge_client.engines.prompt_cache import PromptCache
 from edge_client.engines.sampling import Sampler, SamplingSettings, log_softmax
 from edge_client.engines.sessions import RuntimeSettings, adapter_feeds
 from nightshift.packages.package import ModelPackage
@@ -48,7 +50,17 @@ def load_library() -> ModuleType:
             "build it on this machine: pip install --force-reinstall --no-binary :all: llama-cpp-python"
         ) from error
     library: ModuleType = llama_cpp
+    _prepare(library)
     return library
+
+
+@functools.cache
+def _prepare(library: ModuleType) -> object:
+    """Once in a process. The result, a C function that llama.cpp keeps calling, is held for ever by the cache."""
+    callback = library.llama_log_callback(_drop_log)
+    library.llama_log_set(callback, ctypes.c_void_p(0))
+    library.llama_backend_init()
+    return callback
 
 
 def _drop_log(level: int, text: bytes, data: object) -> None:
@@ -73,11 +85,10 @@ class LlamaEngine:
         self._model: Any = None
         self._context: Any = None
         self._adapter: Any = None
+        self._batch: Any = None
+        self._cache = PromptCache()
         self._package = package
         self._library = load_library()
-        self._log_callback = self._library.llama_log_callback(_drop_log)
-        self._library.llama_log_set(self._log_callback, ctypes.c_void_p(0))
-        self._library.llama_backend_init()
         self.context_tokens = context_tokens or package.manifest.dimensions.context
         path = package.path(FileRole.GGUF)
         model_settings = self._library.llama_model_default_params()
@@ -87,6 +98,8 @@ class LlamaEngine:
         if not self._model:
             raise EngineUnavailableError(f"{path}: llama.cpp refuses this file; verify the package")
         self._context = self._open_context(runtime or RuntimeSettings())
+        self._batch = self._library.llama_batch_init(min(_BATCH_TOKENS, self.context_tokens), 0, 1)
+        self._logits_type = ctypes.c_float * package.manifest.dimensions.vocabulary
 
     def _open_context(self, runtime: RuntimeSettings) -> Any:
         settings = self._library.llama_context_default_params()
@@ -110,6 +123,7 @@ class LlamaEngine:
         """Swaps the adapter; see `Engine.set_adapter`."""
         # Refuses what does not fit before llama.cpp, which aborts on some mismatches, sees it.
         adapter_feeds(self._package.manifest, layout, tensors)
+        self._forget()
         adapter = None
         if tensors is not None and layout is not None:
             size = self._package.manifest.dimensions
@@ -141,12 +155,13 @@ class LlamaEngine:
     def _generate(self, prompt: list[int], sampling: SamplingSettings) -> Iterator[int]:
         sampler = Sampler(sampling)
         eos = self._package.manifest.tokenizer.eos
-        self._forget(0)
-        tokens, position = prompt, 0
+        if sampling.seed is not None:
+            self._forget()  # what was read in other pieces may differ in the last bit, which a seed must not
+        known = self._cache.keep(prompt)
+        tokens = prompt[known:]
+        self._drop_from(known)
         for _ in range(min(sampling.max_tokens, self.context_tokens - len(prompt))):
-            logits = self._decode(tokens, position, every=False)[0]
-            position += len(tokens)
-            token = sampler.pick(logits)
+            token = sampler.pick(self._decode(tokens)[0])
             if token == eos:
                 return
             yield token
@@ -156,8 +171,8 @@ class LlamaEngine:
         """Losses of answer tokens; see `Engine.token_losses`."""
         losses = []
         for example in examples:
-            self._forget(0)
-            logp = log_softmax(self._decode(example.tokens[:-1].tolist(), 0, every=True))
+            self._forget()
+            logp = log_softmax(self._decode(example.tokens[:-1].tolist(), every=True))
             picked = np.take_along_axis(logp, example.tokens[1:, None], axis=1)[:, 0]
             losses.append(np.where(example.answer[1:], -picked, 0.0).astype(np.float32))
         return losses
@@ -170,58 +185,73 @@ class LlamaEngine:
         for row, prompt in enumerate(prompts):
             vocabulary = self._package.manifest.dimensions.vocabulary
             check_prompt(prompt, vocabulary, self.context_tokens - longest + 1)
-            self._forget(0)
-            first = log_softmax(self._decode(list(prompt), 0, every=False)[0])
+            self._forget()
+            first = log_softmax(self._decode(prompt)[0])
             for column, candidate in enumerate(candidates):
                 scores[row, column] = first[candidate[0]]
                 if len(candidate) > 1:
-                    self._forget(len(prompt))
-                    rest = log_softmax(self._decode(list(candidate[:-1]), len(prompt), every=True))
+                    self._drop_from(self._cache.keep([*prompt, candidate[0]]))
+                    rest = log_softmax(self._decode(candidate[:-1], every=True))
                     scores[row, column] += rest[np.arange(len(rest)), candidate[1:]].sum()
         return scores
 
-    def _forget(self, position: int) -> None:
+    def _forget(self) -> None:
+        """Drops all cached keys and values."""
+        self._cache.forget()
+        self._drop_from(0)
+
+    def _drop_from(self, position: int) -> None:
         """Drops the cached keys and values from a position on."""
         memory = self._library.llama_get_memory(self._context)
         self._library.llama_memory_seq_rm(memory, 0, position, -1)
 
-    def _decode(self, tokens: Sequence[int], position: int, *, every: bool) -> NDArray[np.float32]:
-        """Runs tokens from a position on: logits of the last token, or of every one, [n, vocabulary]."""
-        vocabulary = self._package.manifest.dimensions.vocabulary
+    def _decode(self, tokens: Sequence[int], *, every: bool = False) -> NDArray[np.float32]:
+        """Appends tokens to the sequence: logits after the last, or after every one, float32 [n, vocabulary].
+
+        What is returned for the last one is llama.cpp's own memory, which the next call overwrites.
+        """
         limit = min(_BATCH_TOKENS, self.context_tokens)
         parts: list[NDArray[np.float32]] = []
         for start in range(0, len(tokens), limit):
             chunk = tokens[start : start + limit]
-            batch = self._library.llama_batch_init(len(chunk), 0, 1)
-            try:
-                batch.n_tokens = len(chunk)
-                for index, token in enumerate(chunk):
-                    batch.token[index] = token
-                    batch.pos[index] = position + start + index
-                    batch.n_seq_id[index] = 1
-                    batch.seq_id[index][0] = 0
-                    batch.logits[index] = every or start + index == len(tokens) - 1
-                status = self._library.llama_decode(self._context, batch)
-            finally:
-                self._library.llama_batch_free(batch)
+            self._fill_batch(chunk, every=every, ends=start + limit >= len(tokens))
+            status = self._library.llama_decode(self._context, self._batch)
             if status != 0:
+                self._forget()
                 raise EngineError(f"llama.cpp failed to decode {len(chunk)} tokens (status {status})")
-            wanted = range(len(chunk)) if every else range(len(chunk) - 1, len(chunk))
-            if every or start + limit >= len(tokens):
-                for index in wanted:
-                    row = self._library.llama_get_logits_ith(self._context, index)
-                    parts.append(np.ctypeslib.as_array(row, shape=(vocabulary,)).copy())
-        return np.stack(parts)
+            self._cache.extend(chunk)
+            if every:
+                parts.append(self._logits(len(chunk)).copy())
+        return np.concatenate(parts) if every else self._logits(1)
+
+    def _fill_batch(self, chunk: Sequence[int], *, every: bool, ends: bool) -> None:
+        batch, position = self._batch, len(self._cache)
+        batch.n_tokens = len(chunk)
+        for index, token in enumerate(chunk):
+            batch.token[index] = token
+            batch.pos[index] = position + index
+            batch.n_seq_id[index] = 1
+            batch.seq_id[index][0] = 0
+            batch.logits[index] = every or (ends and index == len(chunk) - 1)
+
+    def _logits(self, rows: int) -> NDArray[np.float32]:
+        """The logits that the last call asked for, [rows, vocabulary], in llama.cpp's memory."""
+        address = ctypes.cast(self._library.llama_get_logits(self._context), ctypes.c_void_p).value
+        assert address is not None, "a successful call leaves logits"
+        logits: NDArray[np.float32] = np.ctypeslib.as_array((self._logits_type * rows).from_address(address))
+        return logits
 
     def close(self) -> None:
         """Releases the adapter, the context and the model; safe to call twice."""
+        if self._batch is not None:
+            self._library.llama_batch_free(self._batch)
         if self._context:
             self._library.llama_free(self._context)
         if self._adapter:
             self._library.llama_adapter_lora_free(self._adapter)
         if self._model:
             self._library.llama_model_free(self._model)
-        self._context = self._adapter = self._model = None
+        self._context = self._adapter = self._model = self._batch = None
 
     def __enter__(self) -> Self:
         """Returns the engine."""

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from nightshift.protocol.errors import UsageError
 
+_COLDEST = 1e-6  # below this temperature nothing but the likeliest token can be drawn
+
 
 @dataclass(frozen=True, slots=True)
 class SamplingSettings:
@@ -51,16 +53,42 @@ class Sampler:
 
     def pick(self, logits: NDArray[np.float32]) -> int:
         """Returns the id of the next token for float32 [vocabulary] logits."""
-        if self._settings.temperature == 0:
+        if self._settings.temperature < _COLDEST:
             return int(np.argmax(logits))
-        probabilities = np.exp(log_softmax(logits / self._settings.temperature))
-        order = np.argsort(-probabilities, kind="stable")
-        cumulative = np.cumsum(probabilities[order])
-        # The token that crosses top_p belongs to the nucleus.
-        kept = order[: int(np.searchsorted(cumulative, self._settings.top_p)) + 1]
-        weights = np.cumsum(probabilities[kept])
+        kept, probabilities = self._nucleus(logits)
+        weights = np.cumsum(probabilities)
         drawn = np.searchsorted(weights, self._random.random() * weights[-1], side="right")
         return int(kept[min(int(drawn), len(kept) - 1)])
+
+    def _nucleus(self, logits: NDArray[np.float32]) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+        """Ids of the tokens that may be drawn, and their probabilities; the lower id first where two are as likely.
+
+        Sorting a vocabulary of 150,000 for each token costs as much as a small model's step, so only the tokens
+        that can be in the nucleus are sorted: 64 at first, eight times as many while they do not reach it.
+        """
+        # float32 here: eight digits of a probability, at a fifth of the time.
+        chances = np.exp((logits - logits.max()) / np.float32(self._settings.temperature))
+        total = float(chances.sum(dtype=np.float64))
+        if self._settings.top_p == 1:
+            return np.arange(len(chances)), chances.astype(np.float64) / total
+        count = 64
+        while True:
+            among = self._likeliest(chances, count)
+            order = among[np.argsort(-chances[among], kind="stable")]
+            probabilities = chances[order].astype(np.float64) / total
+            # The token that crosses top_p belongs to the nucleus.
+            size = int(np.searchsorted(np.cumsum(probabilities), self._settings.top_p)) + 1
+            if size <= len(order) or len(order) == len(chances):
+                return order[:size], probabilities[:size]
+            count *= 8
+
+    @staticmethod
+    def _likeliest(chances: NDArray[np.float32], count: int) -> NDArray[np.intp]:
+        """The ids of the `count` likeliest tokens and of all that are as likely as the last of them, ascending."""
+        if count >= len(chances):
+            return np.arange(len(chances))
+        least = np.partition(chances, len(chances) - count)[len(chances) - count]
+        return np.flatnonzero(chances >= least)
 
 
 def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -42,6 +42,24 @@ def test_the_nucleus_is_the_smallest_set_that_reaches_top_p(top_p: float, kept: 
     assert not found[kept:].any()
 
 
+def test_the_nucleus_of_a_large_vocabulary_is_that_of_a_full_sort() -> None:
+    """Only part of the vocabulary is sorted; drawing must not notice. Many logits are equal, as in a coarse model."""
+    random = np.random.default_rng(0)
+    for spread, top_p in [(0.1, 0.9), (1.0, 0.5), (3.0, 0.95), (8.0, 0.999)]:
+        logits = np.round(random.normal(scale=spread, size=5000), 1).astype(np.float32)
+        logp = log_softmax(logits)
+        order = np.argsort(-logp, kind="stable")
+        size = int(np.searchsorted(np.cumsum(np.exp(logp[order])), top_p)) + 1
+        sampler = Sampler(SamplingSettings(temperature=1, top_p=top_p, seed=1))
+        drawn = {sampler.pick(logits) for _ in range(3000)}
+        assert drawn <= set(order[: size + 1].tolist())  # one more: float32 sums may cross top_p a token later
+        assert len(drawn) > 0.3 * min(size, 3000)
+
+
+def test_a_vanishing_temperature_is_greedy() -> None:
+    assert {Sampler(SamplingSettings(temperature=1e-40)).pick(LOGITS) for _ in range(5)} == {0}
+
+
 def test_a_seed_fixes_the_draws() -> None:
     def draw(seed: int) -> list[int]:
         sampler = Sampler(SamplingSettings(temperature=1, seed=seed))
