@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 import click
 
 from edge_client.cli.local_model import LocalModel, model_options
 from edge_client.cli.options import Call, device_command
+from edge_client.cli.streaming import interruptible, write, write_piece
 
 if TYPE_CHECKING:
     from edge_client.engines.sampling import SamplingSettings
@@ -118,11 +116,7 @@ class _Conversation:
 
     def use(self, offer: Offer) -> None:
         """Answers with this model from now on."""
-        loaded = self._local.catalogue.load(offer)
-        if loaded is None:
-            self._local.engine.set_adapter(None, None)
-        else:
-            self._local.engine.set_adapter(loaded.tensors, loaded.layout)
+        self._local.catalogue.attach(offer, self._local.engine)
         if self._terminal:
             _say(f"{offer.name} on {self._local.engine.kind.label}; /help lists what else can be typed")
 
@@ -137,14 +131,14 @@ class _Conversation:
             if self._dialogue.forgotten > before:
                 _say(f"(the conversation is long: its first {self._dialogue.forgotten} turns are forgotten)")
             answer = Answer(self._local.engine, self._local.language, prompt, self._sampling)
-            with _interruptible(self._local):
+            with interruptible(self._local.engine):
                 for piece in answer:
                     said.append(piece)
-                    _write(_safe(piece) if self._terminal else piece)
+                    write_piece(piece)
         finally:
             if said:
                 self._dialogue.answered("".join(said))
-                _write("\n")
+                write("\n")
             else:
                 self._dialogue.take_back()
 
@@ -192,41 +186,14 @@ def _lines(terminal: bool) -> Iterator[str]:
             yield input("> ")
             interrupted = False
         except EOFError:
-            _write("\n")
+            write("\n")
             return
         except KeyboardInterrupt:
-            _write("\n")
+            write("\n")
             if interrupted:
                 return
             interrupted = True
             _say("(ctrl-c again, ctrl-d or /quit ends)")
-
-
-@contextlib.contextmanager
-def _interruptible(local: LocalModel) -> Iterator[None]:
-    """Within, ctrl-c stops the answer instead of the program."""
-
-    def on_signal(_number: int, _frame: FrameType | None) -> None:
-        # In a thread: the handler runs between two lines of this one, which may hold the engine's lock.
-        threading.Thread(target=local.engine.interrupt, daemon=True).start()
-
-    before = signal.signal(signal.SIGINT, on_signal)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _safe(piece: str) -> str:
-    """Model output that cannot steer the terminal."""
-    from nightshift.host.console import printable
-
-    return "\t".join(printable(part) for part in piece.split("\t"))
-
-
-def _write(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()
 
 
 def _say(message: str) -> None:

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import click
 
+from edge_client.cli.local_model import model_options
 from edge_client.cli.options import Call, device_command
-
-if TYPE_CHECKING:
-    from edge_client.engines.engine import Engine
-    from nightshift.packages.package import ModelPackage
+from edge_client.cli.streaming import interruptible, write, write_piece
 
 
 @click.command(
@@ -21,12 +16,8 @@ if TYPE_CHECKING:
     short_help="Let the model on this device answer.",
 )
 @click.argument("prompt")
-@click.option("--engine", type=click.Choice(["onnx", "llama", "auto"]), default="auto", help="Which runtime.")
-@click.option("--base", is_flag=True, help="The bare base model, without any adapter.")
-@click.option("--adapter", "name", help="This adapter instead of the one in use.")
-@click.option("--task", help="The adapter in use for this task.")
-@click.option("--model", help="Base model, by the first digits of its id.")
-@click.option("--max-tokens", type=click.IntRange(1), default=64, show_default=True)
+@model_options
+@click.option("--max-tokens", type=click.IntRange(1), default=64, show_default=True, help="Longest answer.")
 @click.option("--temperature", type=click.FloatRange(0, 100), default=0.0, show_default=True, help="0: the likeliest.")
 @click.option("--top-p", type=click.FloatRange(0, 1, min_open=True), default=1.0, show_default=True)
 @click.option("--seed", type=click.IntRange(0), help="Makes drawing repeatable.")
@@ -45,78 +36,40 @@ def generate(
     top_p: float,
     seed: int | None,
 ) -> None:
-    """Answer PROMPT with the model and adapter on this device; nothing leaves it."""
-    from edge_client.cli.choosing import choose_adapter, choose_package
+    """Answer PROMPT with the model and adapter on this device; nothing leaves it. Ctrl-c stops the answer."""
+    from edge_client.cli.local_model import open_local_model
     from edge_client.data.examples import Message
-    from edge_client.data.prepare import package_template, package_tokenizer
-    from edge_client.data.tokens import encode_prompt
     from edge_client.engines.sampling import SamplingSettings
-    from edge_client.store import open_store
-    from nightshift.protocol.errors import UsageError
+    from edge_client.serving.answering import Answer
+    from nightshift.host.console import note
 
-    if base and (name or task):
-        raise UsageError("--base means no adapter; leave out --adapter and --task")
-    with open_store(call.home) as store:
-        adapter = None if base else choose_adapter(call, store, name=name, task=task)
-    package = choose_package(call, adapter, model)
-    tokenizer = package_tokenizer(package)
-    template = package_template(package, tokenizer)
-    tokens = encode_prompt(template.prompt([Message("user", prompt)]), tokenizer)
     sampling = SamplingSettings(max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed)
-    chosen, opened = _open(package, engine, threads=call.configuration().training.threads)
-    started = time.monotonic()
-    with opened:
-        if adapter is not None:
-            opened.set_adapter(adapter.tensors, adapter.layout)
-        counted = _Counted(opened.generate(tokens, sampling))
-        text = "".join(_shown(tokenizer.decode_stream(counted), quiet=call.as_json))
-    if call.as_json:
-        value = {
-            "text": text,
-            "engine": chosen,
-            "adapter": None if adapter is None else adapter.stored.name,
-            "model": package.package_id.hex(),
-            "tokens": counted.count,
-            "seconds": round(time.monotonic() - started, 3),
-        }
-        call.emit(value, "")
-
-
-class _Counted:
-    """Tokens on their way, counted."""
-
-    def __init__(self, tokens: Iterator[int]) -> None:
-        self._tokens = tokens
-        self.count = 0
-
-    def __iter__(self) -> Iterator[int]:
-        for token in self._tokens:
-            self.count += 1
-            yield token
-
-
-def _shown(pieces: Iterator[str], *, quiet: bool) -> Iterator[str]:
-    """The pieces, printed as they come unless they end up in JSON."""
-    for piece in pieces:
-        if not quiet:
-            sys.stdout.write(piece)
-            sys.stdout.flush()
-        yield piece
-    if not quiet:
-        sys.stdout.write("\n")
-
-
-def _open(package: ModelPackage, engine: str, *, threads: int) -> tuple[str, Engine]:
-    """Name and engine; auto takes llama.cpp where it is installed."""
-    import importlib.util
-
-    from edge_client.engines.sessions import RuntimeSettings
-
-    runtime = RuntimeSettings(threads=threads)
-    if engine == "llama" or (engine == "auto" and importlib.util.find_spec("llama_cpp") is not None):
-        from edge_client.engines.llama_engine import LlamaEngine
-
-        return "llama", LlamaEngine(package, runtime)
-    from edge_client.engines.onnx_engine import OnnxEngine
-
-    return "onnx", OnnxEngine(package, runtime)
+    local = open_local_model(call, engine=engine, base=base, name=name, task=task, model=model)
+    with local.engine:
+        for sentence in local.notes:
+            note(f"note: {sentence}")
+        offer = local.catalogue.resolve(None)
+        local.catalogue.attach(offer, local.engine)
+        started = time.monotonic()
+        tokens = local.language.conversation([Message("user", prompt)])
+        answer = Answer(local.engine, local.language, tokens, sampling)
+        pieces: list[str] = []
+        with interruptible(local.engine):
+            for piece in answer:
+                pieces.append(piece)
+                if not call.as_json:
+                    write_piece(piece)
+        if not call.as_json:
+            write("\n")
+            return
+    value = {
+        "text": "".join(pieces),
+        "finish_reason": answer.finish_reason,
+        "engine": local.engine.kind.value,
+        "adapter": None if offer.adapter is None else offer.adapter.name,
+        "model": local.catalogue.package.package_id.hex(),
+        "prompt_tokens": len(tokens),
+        "tokens": answer.completion_tokens,
+        "seconds": round(time.monotonic() - started, 3),
+    }
+    call.emit(value, "")

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_client.data.errors import DataError
-from edge_client.data.examples import Conversation, Example
+from edge_client.data.examples import Conversation, Example, Message
+from edge_client.data.quoting import quote
 from edge_client.data.templates import Template
 from edge_client.data.tokenizer import Tokenizer
 
@@ -71,17 +72,33 @@ def tokenise(
     return done, dict(skipped)
 
 
+def encode_messages(messages: Sequence[Message], tokenizer: Tokenizer, template: Template) -> list[int]:
+    """Tokens after which the model answers a conversation; no message can hold a control token.
+
+    Raises:
+        DataError: the template refuses it.
+    """
+    quoted = quote(messages, tokenizer.controls)
+    return _begun(tokenizer.encode_rendered(template.prompt(quoted.messages), quoted), tokenizer)
+
+
 def encode_prompt(text: str, tokenizer: Tokenizer) -> list[int]:
     """Tokens of a rendered prompt, with BOS in front unless the template wrote it."""
-    tokens = tokenizer.encode(text)
+    return _begun(tokenizer.encode(text), tokenizer)
+
+
+def _begun(tokens: list[int], tokenizer: Tokenizer) -> list[int]:
     return tokens if tokens[:1] == tokenizer.prefix else tokenizer.prefix + tokens
 
 
 def _conversation(conversation: Conversation, tokenizer: Tokenizer, template: Template) -> tuple[list[int], list[bool]]:
     tokens: list[int] = []
     answer: list[bool] = []
-    for index, segment in enumerate(template.segments(conversation)):
-        piece = encode_prompt(segment.text, tokenizer) if index == 0 else tokenizer.encode(segment.text)
+    quoted = quote(conversation.messages, tokenizer.controls)
+    for index, segment in enumerate(template.segments(Conversation(quoted.messages))):
+        piece = tokenizer.encode_rendered(segment.text, quoted)
+        if index == 0:
+            piece = _begun(piece, tokenizer)
         if segment.ends_sequence:
             piece += tokenizer.suffix
         tokens += piece
@@ -90,7 +107,7 @@ def _conversation(conversation: Conversation, tokenizer: Tokenizer, template: Te
 
 
 def _windows(text: str, tokenizer: Tokenizer, max_tokens: int) -> Iterable[TokenExample]:
-    tokens = [*tokenizer.prefix, *tokenizer.encode(text), *tokenizer.suffix]
+    tokens = [*tokenizer.prefix, *tokenizer.encode_plain(text), *tokenizer.suffix]
     # Neighbouring windows share one token, so that every token after the first is predicted once.
     for start in range(0, max(len(tokens) - 1, 1), max_tokens - 1):
         window = tokens[start : start + max_tokens]

@@ -18,12 +18,14 @@ from edge_client.engines.isolated import IsolatedEngine
 from edge_client.engines.sampling import SamplingSettings
 from nightshift.packages.package import ModelPackage
 from nightshift.protocol.errors import ResourceError
+from nightshift.protocol.manifest import FileRole
 
 _MODULES = {EngineKind.LLAMA: "llama_cpp", EngineKind.ONNX: "onnxruntime"}
 AUTOMATIC_ORDER = (EngineKind.LLAMA, EngineKind.ONNX)
+_FILES = {EngineKind.LLAMA: FileRole.GGUF, EngineKind.ONNX: FileRole.DECODE}
 _INSTALL = {
-    EngineKind.LLAMA: "pip install 'nightshift[llama]' for llama.cpp",
-    EngineKind.ONNX: "pip install onnxruntime for ONNX Runtime",
+    EngineKind.LLAMA: "llama.cpp: pip install 'nightshift[llama]'",
+    EngineKind.ONNX: "ONNX Runtime: pip install onnxruntime",
 }
 
 
@@ -46,6 +48,11 @@ def is_installed(kind: EngineKind) -> bool:
         return importlib.util.find_spec(_MODULES[kind]) is not None
     except ValueError:  # an import that failed half-way leaves a module without a spec
         return False
+
+
+def runs_in(package: ModelPackage, kind: EngineKind) -> bool:
+    """Tells whether a package holds what a runtime needs."""
+    return any(file.role is _FILES[kind] for file in package.manifest.files)
 
 
 def open_engine(
@@ -71,6 +78,9 @@ def open_engine(
     order = (wanted,) if wanted is not None else _order(preferred)
     problems: list[str] = []
     for kind in order:
+        if not runs_in(package, kind):
+            problems.append(f"{package.manifest.name} is not made for {kind.label}: {package.manifest.uses.sentence}")
+            continue
         if not is_installed(kind):
             problems.append(f"{kind.label} is not installed")
             continue
@@ -82,10 +92,12 @@ def open_engine(
             problems.append(str(error))
             continue
         return ChosenEngine(engine, tuple(problems))
-    if not any(is_installed(kind) for kind in order):
-        nothing = f"{wanted.label} is not installed" if wanted is not None else "no inference engine is installed"
-        raise EngineUnavailableError(f"{nothing}; {', or '.join(_INSTALL[kind] for kind in order)}")
-    raise EngineUnavailableError("no engine works here: " + "; ".join(problems))
+    missing = [kind for kind in order if runs_in(package, kind) and not is_installed(kind)]
+    told = "; ".join(problems)
+    if wanted is None:
+        told = f"no inference engine {'works' if len(missing) < len(order) else 'is installed'} here: {told}"
+    remedy = f". Install {', or '.join(_INSTALL[kind] for kind in missing)}" if missing else ""
+    raise EngineUnavailableError(told + remedy)
 
 
 def check_works(engine: IsolatedEngine) -> None:

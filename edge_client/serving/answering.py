@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from edge_client.data.examples import Message
-from edge_client.data.tokens import encode_prompt
+from edge_client.data.tokens import encode_messages, encode_prompt
 from edge_client.serving.stops import StopScanner
 
 if TYPE_CHECKING:
@@ -49,15 +49,18 @@ class Language:
         return cls(tokenizer, template, end_tokens(tokenizer, template))
 
     def conversation(self, messages: Sequence[Message]) -> list[int]:
-        """Tokens after which the model answers a conversation.
+        """Tokens after which the model answers a conversation; no message can hold a control token.
 
         Raises:
             DataError: the template refuses it.
         """
-        return encode_prompt(self.template.prompt(messages), self.tokenizer)
+        return encode_messages(messages, self.tokenizer, self.template)
 
     def text(self, prompt: str | Sequence[int]) -> list[int]:
-        """Tokens after which the model continues a text; tokens stay as they are."""
+        """Tokens after which the model continues a text; tokens stay as they are.
+
+        Whoever sends a bare text writes its control tokens too: there is no template to do it.
+        """
         return encode_prompt(prompt, self.tokenizer) if isinstance(prompt, str) else list(prompt)
 
 

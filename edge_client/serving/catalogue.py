@@ -13,11 +13,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edge_client.adapters_in_use import LoadedAdapter, find_adapter, load_adapter
+from edge_client.adapters_in_use import find_adapter, load_adapter
 from edge_client.store import open_store
 from nightshift.protocol.errors import NotFoundError
 
 if TYPE_CHECKING:
+    from edge_client.engines.engine import Engine
     from edge_client.home import Home
     from edge_client.store import Store
     from edge_client.store.adapters import StoredAdapter
@@ -101,14 +102,19 @@ class Catalogue:
         known = ", ".join([DEFAULT, *(offer.name for offer in self.offers())])
         raise UnknownModelError(f"no model {(name or self.adapter or DEFAULT)[:80]!r} here; offered are: {known}")
 
-    def load(self, offer: Offer) -> LoadedAdapter | None:
-        """The tensors of an offer; None for the base model.
+    def attach(self, offer: Offer, engine: Engine) -> None:
+        """Puts the offer's adapter on an engine of the base model, or takes the last one off.
 
         Raises:
             NotFoundError: the adapter's file is gone.
             HashMismatchError: it is damaged.
+            EngineError: the runtime refuses it.
         """
-        return None if offer.adapter is None else load_adapter(self.home, offer.adapter)
+        loaded = None if offer.adapter is None else load_adapter(self.home, offer.adapter)
+        if loaded is None:
+            engine.set_adapter(None, None)
+        else:
+            engine.set_adapter(loaded.tensors, loaded.layout)
 
     def check(self) -> None:
         """Refuses a default adapter that is not there, before anybody asks for it.

@@ -159,9 +159,5 @@ class Desk:
         """Swaps the adapter if the last answer had another one."""
         if offer.fingerprint == self._attached:
             return
-        loaded = self.catalogue.load(offer)
-        if loaded is None:
-            self.engine.set_adapter(None, None)
-        else:
-            self.engine.set_adapter(loaded.tensors, loaded.layout)
+        self.catalogue.attach(offer, self.engine)
         self._attached = offer.fingerprint
