@@ -97,7 +97,7 @@ def list_devices(context: click.Context, as_json: bool) -> None:
     with coordinator(context) as deployment, deployment.database.reading() as session:
         rows = [device_record(session, row, now_unix_s()) for row in devices.list_devices(session)]
     shown = [{**row, "device_id": row["device_id"][:16]} for row in rows]
-    columns = ("device_id", "name", "state", "last_seen", "prekeys", "client_version")
+    columns = ("device_id", "name", "state", "last_seen", "last_contribution", "certificate_days", "client_version")
     emit({"devices": rows}, as_json=as_json, text=table(shown, columns, empty="no devices have joined"))
 
 
@@ -137,6 +137,36 @@ def revoke_device(context: click.Context, device_id: str, reason: str, yes: bool
             audit.record(session, "device revoke", row.device_id.hex(), reason=entry.reason, number=entry.number)
             result = device_record(session, row, now_unix_s())
     emit(result, as_json=as_json, text=f"device {result['device_id'][:16]} is revoked")
+
+
+@device.command("clear")
+@click.argument("device_id")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@json_option
+@click.pass_context
+def clear_device(context: click.Context, device_id: str, yes: bool, as_json: bool) -> None:
+    """Let a device that is held take part again, once it is certain that it exists only once.
+
+    A device is held when two copies of it have checked in: a cloned disk image,
+    a stolen key, or a backup that was restored. Where a copy may still be about,
+    revoke the device instead and let it join with a new key.
+    """
+    from coordinator.cli.views import device_record
+    from coordinator.enrolment import clones, devices
+
+    with coordinator(context) as deployment:
+        with deployment.database.reading() as session:
+            row = devices.find_device(session, device_id)
+        if not yes:
+            click.confirm(
+                f"does device {row.device_id.hex()[:16]} ({row.name!r}) exist only once?", abort=True, err=True
+            )
+        with deployment.database.transaction() as session:
+            row = devices.find_device(session, row.device_id.hex())
+            clones.clear(session, row)
+            audit.record(session, "device clear", row.device_id.hex())
+            result = device_record(session, row, now_unix_s())
+    emit(result, as_json=as_json, text=f"device {result['device_id'][:16]} is {result['state']}")
 
 
 GROUPS = (token, device)

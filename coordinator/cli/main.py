@@ -98,8 +98,8 @@ def status(context: click.Context, as_json: bool) -> None:
     """Say whether the service runs, who is enrolled, and how the tasks stand."""
     from coordinator.cli.views import round_record, task_record
     from coordinator.rounds.pool import pool
+    from coordinator.rounds.rounds import running
     from coordinator.rounds.tasks import list_tasks
-    from coordinator.rounds.transitions import unfinished
     from coordinator.storage.rows import Device, DeviceState
 
     with coordinator(context) as deployment, deployment.database.reading() as session:
@@ -111,11 +111,12 @@ def status(context: click.Context, as_json: bool) -> None:
             "device_address": deployment.configuration.device_address(),
             "join_address": deployment.configuration.join_address(),
             "devices_enrolled": states.get(DeviceState.ENROLLED, 0),
+            "devices_held": states.get(DeviceState.HELD, 0),
             "devices_revoked": states.get(DeviceState.REVOKED, 0),
             "devices_in_pool": len(pool(session, now_unix_s=now, answer_deadline_unix_s=now)),
             "log_size": deployment.log.snapshot(session).size,
             "tasks": [task_record(session, task) for task in list_tasks(session)],
-            "rounds": [round_record(session, cohort) for cohort in unfinished(session)],
+            "rounds": [round_record(session, found) for found in running(session)],
         }
     emit(result, as_json=as_json, text=_status_text(result))
 
@@ -131,6 +132,8 @@ def _is_serving(home: Home) -> bool:
 
 
 def _status_text(result: dict[str, Any]) -> str:
+    from coordinator.cli.round_views import progress_text
+
     health = "serving" if result["serving"] else "not serving; start it with: coordinator serve"
     lines = [
         health,
@@ -138,15 +141,13 @@ def _status_text(result: dict[str, Any]) -> str:
         f"{result['devices_enrolled']} devices enrolled, {result['devices_in_pool']} of them seen in the last 48 h "
         f"with a prekey; {result['devices_revoked']} revoked",
     ]
+    if result["devices_held"]:
+        lines.append(f"ATTENTION: {result['devices_held']} devices exist twice and are held: coordinator device list")
     lines += [
         f"task {task['name']}: {task['state']}, {task['releases']} releases in {task['rounds_held']} rounds"
         for task in result["tasks"]
     ]
-    lines += [
-        f"round {row['round']} of {row['task']}: {row['state']}, {row['contributions']} contributions "
-        f"(n_min {row['n_min']}), {row['answers']} of {row['threshold']} answers"
-        for row in result["rounds"]
-    ]
+    lines += [progress_text(row) for row in result["rounds"]]
     return "\n".join(lines)
 
 

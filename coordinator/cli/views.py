@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import func, select
@@ -11,15 +12,18 @@ from sqlalchemy.orm import Session
 from coordinator.aggregation import places
 from coordinator.cli.command import rfc3339
 from coordinator.rounds.prekeys import unspent
+from coordinator.rounds.rounds import cohorts_of
 from coordinator.rounds.task_settings import TaskSettings
 from coordinator.storage.rows import (
     AnswerRow,
     Cohort,
     CohortState,
     CommitteeSeat,
+    Contribution,
     Device,
     Model,
     ReleaseRow,
+    Round,
     Task,
     Token,
 )
@@ -46,15 +50,21 @@ def token_record(token: Token, now_unix_s: int) -> dict[str, Any]:
 
 
 def device_record(session: Session, device: Device, now_unix_s: int) -> dict[str, Any]:
-    """A device."""
+    """A device: who it is, when it last did something, how long its certificate lasts, and what is wrong with it."""
+    contributed = session.scalar(
+        select(func.max(Contribution.counted_unix_s)).where(Contribution.device_id == device.device_id)
+    )
     return {
         "device_id": device.device_id.hex(),
         "name": device.name,
         "state": device.state.value,
         "enrolled": rfc3339(device.enrolled_unix_s),
         "last_seen": rfc3339(device.last_seen_unix_s),
+        "last_contribution": rfc3339(contributed),
         "client_version": device.client_version,
         "certificate_expires": rfc3339(device.certificate_not_after_unix_s),
+        "certificate_days": (device.certificate_not_after_unix_s - now_unix_s) // 86_400,
+        "held_since": rfc3339(device.held_unix_s),
         "prekeys": unspent(session, device, now_unix_s),
     }
 
@@ -77,7 +87,7 @@ def task_record(session: Session, task: Task) -> dict[str, Any]:
     """A task and how far it has come."""
     settings = TaskSettings.model_validate_json(task.settings)
     newest = session.scalar(select(func.max(ReleaseRow.number)).where(ReleaseRow.task == task.name))
-    rounds = session.scalar(select(func.max(Cohort.round_number)).where(Cohort.task == task.name))
+    rounds = session.scalar(select(func.max(Round.number)).where(Round.task == task.name))
     return {
         "name": task.name,
         "state": task.state.value,
@@ -93,15 +103,38 @@ def task_record(session: Session, task: Task) -> dict[str, Any]:
     }
 
 
-def round_record(session: Session, cohort: Cohort) -> dict[str, Any]:
-    """A round's cohort."""
+def round_record(session: Session, found: Round, cohorts: Sequence[Cohort] | None = None) -> dict[str, Any]:
+    """A round with its cohorts, or with those of them that were asked for."""
+    all_cohorts = cohorts_of(session, found)
+    numbers = {cohort.cohort_id: number for number, cohort in enumerate(all_cohorts, start=1)}
+    return {
+        "task": found.task,
+        "round": found.number,
+        "state": found.state.value,
+        "contributions": sum(cohort.counted for cohort in all_cohorts),
+        "cohorts_opened": sum(cohort.state is CohortState.OPENED for cohort in all_cohorts),
+        "cohorts_void": sum(cohort.state is CohortState.VOID for cohort in all_cohorts),
+        "opened": rfc3339(found.opened_unix_s),
+        "ended": rfc3339(found.ended_unix_s),
+        "reason": found.reason,
+        "parent_release": found.parent_release.hex(),
+        "release_id": found.release_id.hex() if found.release_id else None,
+        "metrics": json.loads(found.metrics),
+        "cohorts": [
+            cohort_record(session, cohort, numbers[cohort.cohort_id])
+            for cohort in (all_cohorts if cohorts is None else cohorts)
+        ],
+    }
+
+
+def cohort_record(session: Session, cohort: Cohort, number: int) -> dict[str, Any]:
+    """One cohort of a round."""
     seats = session.scalars(
         select(CommitteeSeat).where(CommitteeSeat.cohort_id == cohort.cohort_id).order_by(CommitteeSeat.member_index)
     ).all()
     answered = set(session.scalars(select(AnswerRow.member_index).where(AnswerRow.cohort_id == cohort.cohort_id)))
     return {
-        "task": cohort.task,
-        "round": cohort.round_number,
+        "cohort": number,
         "cohort_id": cohort.cohort_id.hex(),
         "state": cohort.state.value,
         "contributions": cohort.counted,
@@ -109,15 +142,15 @@ def round_record(session: Session, cohort: Cohort) -> dict[str, Any]:
         "n_max": cohort.n_max,
         "answers": len(answered),
         "threshold": cohort.threshold,
-        "opened": rfc3339(cohort.created_unix_s),
         "uploads_until": rfc3339(cohort.upload_deadline_unix_s),
         "answers_until": rfc3339(cohort.answer_deadline_unix_s),
         "ended": rfc3339(cohort.ended_unix_s),
         "reason": cohort.reason,
         "plan_hash": cohort.plan_hash.hex(),
-        "release_id": cohort.release_id.hex() if cohort.release_id else None,
         "metrics": json.loads(cohort.metrics),
         "sum_object": places.opened_key(cohort.cohort_id) if cohort.state is CohortState.OPENED else None,
+        "members_outside": json.loads(cohort.members_outside),
+        "members_disputed": json.loads(cohort.members_disputed),
         "committee": [
             {
                 "index": seat.member_index,

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 import grpc
 
-from coordinator.aggregation import answers, bundles, erasures, uploads
-from coordinator.aggregation.opening import try_open
+from coordinator.aggregation import answers, bundles, erasures, refusals, uploads
 from coordinator.deployment import Deployment
 from coordinator.diagnostics import log, short
 from coordinator.enrolment import clones, renewal
+from coordinator.enrolment.addresses import announcement
 from coordinator.enrolment.devices import CLONED, MAX_NAME_CHARACTERS, printable, require_enrolled, revocation_list
 from coordinator.releases import publication
 from coordinator.rounds import offers, prekeys
@@ -92,6 +92,7 @@ class DeviceServicer(device_pb2_grpc.DeviceServiceServicer):
                     session, has_duty=bool(duties or to_erase), plan=cohort, now_unix_s=now
                 ),
                 prekeys_held=prekeys.unspent(session, device, now),
+                addresses=announcement(session, deployment.authority),
                 voids=offers.voids(session, snapshot, device, now),
                 erasures=[device_pb2.Duty(cohort_id=cohort_id) for cohort_id in to_erase],
             )
@@ -109,7 +110,7 @@ class DeviceServicer(device_pb2_grpc.DeviceServiceServicer):
             cohort_id=request.cohort_id,
             plan_hash=request.plan_hash,
             size_bytes=request.size_bytes,
-            sha256=request.sha256,
+            signature=request.signature,
             now_unix_s=now_unix_s(),
         )
         complete = progress.complete
@@ -161,8 +162,16 @@ class DeviceServicer(device_pb2_grpc.DeviceServiceServicer):
             answer=Answer(request.index, request.vector, request.signature),
             now_unix_s=now,
         )
-        try_open(self._deployment, request.cohort_id, now)
+        advance(self._deployment)
         return device_pb2.AnswerResponse()
+
+    @guarded_call
+    def Refuse(self, request: device_pb2.RefuseRequest, context: grpc.ServicerContext) -> device_pb2.RefuseResponse:
+        """Keep a member's word that it cannot use a contributor's share."""
+        device = self._device(context)
+        advance(self._deployment)
+        refusals.receive(self._deployment, device, request, now_unix_s=now_unix_s())
+        return device_pb2.RefuseResponse()
 
     @guarded_call
     def GetVoid(self, request: device_pb2.GetVoidRequest, context: grpc.ServicerContext) -> device_pb2.GetVoidResponse:

@@ -13,6 +13,7 @@ import grpc
 from coordinator.configuration import join_host_port
 from coordinator.deployment import Deployment
 from coordinator.diagnostics import log
+from coordinator.enrolment.addresses import record_addresses
 from coordinator.rounds.advance import Ticker
 from coordinator.service.device import DeviceServicer
 from coordinator.service.join import JoinServicer
@@ -40,6 +41,8 @@ def serving(deployment: Deployment) -> Iterator[None]:
     pair = [(credentials.key_pem, credentials.chain_pem)]
     root = deployment.authority.root_pem
     with exclusive_lock(deployment.home.lock_file):
+        with deployment.database.transaction() as session:
+            record_addresses(session, deployment.configuration, now_unix_s())
         join_server = _server(JOIN_THREADS)
         join_pb2_grpc.add_JoinServiceServicer_to_server(JoinServicer(deployment), join_server)  # type: ignore[no-untyped-call]  # generated
         _bind(join_server, listen.host, listen.join_port, grpc.ssl_server_credentials(pair), "join_port")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from edge_client import __version__, ledger
 from edge_client.agent import nonces, prekeys
+from edge_client.agent.moving import follow
 from edge_client.agent.session import Session
 from edge_client.agent.voids import note_voids
 from edge_client.connection import CALL_DEADLINE_S
@@ -112,6 +113,8 @@ def _exchange(session: Session, keys: list[StoredPrekey], *, no_plan: bool) -> C
     revoked = _revoked(session, response.revocation)
     note_voids(session, response, view)
     _note_pace(session, response.next_check_in)
+    if response.HasField("addresses"):
+        follow(session, response.addresses)
     duties = len(response.duties) + len(response.erasures)
     if duties > MOST_DUTIES:
         raise MalformedError(f"the check-in lists {duties} duties, at most {MOST_DUTIES} are possible")

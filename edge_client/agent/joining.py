@@ -17,6 +17,7 @@ from edge_client.identity import (
     load_identity,
     load_membership,
     save_membership,
+    update_membership,
 )
 from edge_client.store import open_store
 from nightshift.host.clock import now_unix_s
@@ -49,7 +50,10 @@ class Joined:
 
 
 def join(home: Home, token_text: str, device_name: str) -> Joined:
-    """Trade a token for a certificate. Joining the same coordinator again changes nothing.
+    """Trade a token for a certificate.
+
+    Joining the same coordinator again takes the token's addresses, and with an
+    expired certificate gets a new one for the same key; else it changes nothing.
 
     Args:
         home: the device's directories; created where absent.
@@ -70,7 +74,7 @@ def join(home: Home, token_text: str, device_name: str) -> Joined:
         identity, membership = load_identity(home), load_membership(home)
         if identity is not None and membership is not None:
             if membership.root == token.root_der:
-                return Joined(identity, membership, new=False)
+                return _join_again(home, identity, membership, token)
             raise UsageError(
                 f"this home belongs to the coordinator at {membership.device_address} already; "
                 "use another one with --home DIR"
@@ -80,6 +84,16 @@ def join(home: Home, token_text: str, device_name: str) -> Joined:
         failpoint("device.join.key")
         membership = _enrol(home, identity, token, device_name)
     return Joined(identity, membership, new=True)
+
+
+def _join_again(home: Home, identity: Identity, membership: Membership, token: JoinToken) -> Joined:
+    """A token of the coordinator that this home belongs to: it may bring new addresses, or a way back in."""
+    from nightshift.protocol.chains import load_chain, not_after_unix_s
+
+    if now_unix_s() > not_after_unix_s(load_chain(membership.certificate).leaf):
+        return Joined(identity, _enrol(home, identity, token, membership.device_name), new=True)
+    addresses = {"join_address": token.join_address, "device_address": token.device_address}
+    return Joined(identity, update_membership(home, **addresses), new=False)
 
 
 def _enrol(home: Home, identity: Identity, token: JoinToken, device_name: str) -> Membership:

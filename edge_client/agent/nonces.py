@@ -31,5 +31,7 @@ def proposed(database: Database) -> bytes:
 
 
 def answered(database: Database, nonce: bytes) -> None:
-    """The coordinator took a proposal; the next one is drawn in the same write."""
-    database.put(**{_ANSWERED: nonce, _PROPOSED: os.urandom(NONCE_BYTES)})
+    """The coordinator took a proposal; the next is drawn when it is needed, so that a copy made now draws another."""
+    with database.transaction() as connection:
+        database.put(**{_ANSWERED: nonce})
+        connection.execute("DELETE FROM meta WHERE name = ?", (_PROPOSED,))

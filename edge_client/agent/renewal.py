@@ -64,7 +64,7 @@ def renew(session: Session) -> None:
     """
     membership = session.membership
     if not membership.next_certificate:
-        certificate = _ask(session, session.connection)
+        certificate = ask_for_certificate(session, session.connection)
         failpoint("device.renewal.answered")
         _verified(session.identity, membership, certificate)
         membership = update_membership(session.home, next_certificate=certificate)
@@ -72,7 +72,7 @@ def renew(session: Session) -> None:
     trial = replace(membership, certificate=membership.next_certificate)
     try:
         with connect(session.identity, trial) as connection:
-            _ask(session, connection)
+            ask_for_certificate(session, connection)
     except UnreachableError as error:
         session.notes.append(f"the renewed certificate did not work, the present one stays in use for now: {error}")
         return
@@ -81,7 +81,12 @@ def renew(session: Session) -> None:
     session.notes.append("this device's certificate has been renewed")
 
 
-def _ask(session: Session, connection: Connection) -> bytes:
+def ask_for_certificate(session: Session, connection: Connection) -> bytes:
+    """This device's newest certificate, not verified yet; that it came shows that certificate and address work.
+
+    Raises:
+        NightshiftError: what the coordinator said, or why it could not be reached.
+    """
     from nightshift.v1 import device_pb2
 
     request = device_pb2.RenewCertificateRequest(certificate_request=session.identity.certificate_request())
