@@ -11,7 +11,6 @@ from coordinator.rounds.transitions import contributor, counted
 from coordinator.storage.rows import Cohort, CohortState, Device
 from nightshift.host.failpoints import failpoint
 from nightshift.protocol.errors import StateConflictError
-from nightshift.protocol.identity import SIGNATURE_BYTES
 from nightshift.v1 import device_pb2
 
 
@@ -43,18 +42,17 @@ def bundle(
         )
     yield device_pb2.GetBundleResponse(header=header)
     sealed_bytes = document_of(cohort).parameters.sealed_share_bytes
-    stride = sealed_bytes + SIGNATURE_BYTES
     for row in rows:
         failpoint("coordinator.bundle.streaming")
         assert row.sealed_key is not None, "a counted contribution has its sealed shares"
-        share = deployment.objects.get_range(row.sealed_key, (seat.member_index - 1) * stride, stride)
+        sealed = deployment.objects.get_range(row.sealed_key, (seat.member_index - 1) * sealed_bytes, sealed_bytes)
         entry = contributor(row)
         yield device_pb2.GetBundleResponse(
             entry=device_pb2.BundleEntry(
                 certificate=row.certificate,
-                ciphertext_sha256=entry.ciphertext_sha256,
+                ciphertext_tag=entry.ciphertext_tag,
                 sealed_sha256=entry.sealed_sha256,
-                sealed=share[:sealed_bytes],
-                signature=share[sealed_bytes:],
+                sealed=sealed,
+                signature=row.signature,
             )
         )

@@ -6,18 +6,12 @@ from functools import lru_cache
 
 from coordinator.storage.rows import Cohort
 from nightshift.protocol.plan import PlanDocument
-from nightshift.protocol.secagg.device import MemberKey
 from nightshift.protocol.upload import upload_size_bytes
 
 
 def document_of(cohort: Cohort) -> PlanDocument:
     """The meaning of a cohort's plan."""
     return _parsed(cohort.plan)
-
-
-def member_keys(document: PlanDocument) -> list[MemberKey]:
-    """The committee as contributors seal to it."""
-    return [MemberKey(member.index, member.prekey.device_id, member.prekey.public) for member in document.committee]
 
 
 def contribution_size_bytes(document: PlanDocument) -> int:

@@ -7,12 +7,10 @@ the contributions that the rows call counted: never one less, never one twice.
 
 from __future__ import annotations
 
-import hashlib
-
 from sqlalchemy import delete
 
 from coordinator.aggregation import places
-from coordinator.aggregation.documents import document_of, member_keys
+from coordinator.aggregation.documents import document_of
 from coordinator.compute import inline
 from coordinator.deployment import Deployment
 from coordinator.diagnostics import log, short
@@ -25,8 +23,9 @@ from nightshift.protocol.certificates import leaf_public_key
 from nightshift.protocol.errors import OverloadedError, StateConflictError
 from nightshift.protocol.identity import DeviceId
 from nightshift.protocol.plan import PlanDocument
-from nightshift.protocol.secagg.device import Contribution as SecretContribution
-from nightshift.protocol.secagg.device import verify_shares
+from nightshift.protocol.secagg.contribution import Contribution as SecretContribution
+from nightshift.protocol.secagg.contribution import verify_contribution
+from nightshift.protocol.secagg.contributors import Contributor
 from nightshift.protocol.upload import unpack
 
 
@@ -42,9 +41,10 @@ def count(deployment: Deployment, cohort: Cohort, row: Contribution, body: bytes
         OverloadedError: another process folded at the same time; ask again.
     """
     document = document_of(cohort)
-    contribution = _verified(document, cohort, row, body)
+    contribution = unpack(document.parameters, document.vector.length, body)
+    entry = _verified(document, cohort, row, contribution)
     sealed_key = places.sealed_key(cohort.cohort_id, row.device_id)
-    deployment.objects.put(sealed_key, body[len(contribution.ciphertext) :])
+    deployment.objects.put(sealed_key, b"".join(contribution.sealed))
     before = deployment.objects.get(cohort.running_sum_key) if cohort.running_sum_key else None
     after = inline.fold(document.parameters, document.vector.length, before, [contribution.ciphertext])
     running_key = places.running_key(cohort.cohort_id, cohort.counted + 1)
@@ -55,7 +55,7 @@ def count(deployment: Deployment, cohort: Cohort, row: Contribution, body: bytes
             deployment,
             cohort,
             row,
-            contribution,
+            entry,
             sealed_key=sealed_key,
             running_key=running_key,
             now_unix_s=now_unix_s,
@@ -72,25 +72,24 @@ def count(deployment: Deployment, cohort: Cohort, row: Contribution, body: bytes
     log.info("contribution counted", cohort=short(cohort.cohort_id), device=short(row.device_id), full=full)
 
 
-def _verified(document: PlanDocument, cohort: Cohort, row: Contribution, body: bytes) -> SecretContribution:
-    contribution = unpack(document.parameters, document.vector.length, body)
-    verify_shares(
+def _verified(
+    document: PlanDocument, cohort: Cohort, row: Contribution, contribution: SecretContribution
+) -> Contributor:
+    return verify_contribution(
         parameters=document.parameters,
         length=document.vector.length,
         plan_hash=cohort.plan_hash,
         sender=DeviceId(row.device_id),
         public_key=leaf_public_key(row.certificate),
-        members=member_keys(document),
         contribution=contribution,
     )
-    return contribution
 
 
 def _commit(
     deployment: Deployment,
     seen: Cohort,
     row: Contribution,
-    contribution: SecretContribution,
+    entry: Contributor,
     *,
     sealed_key: str,
     running_key: str,
@@ -112,8 +111,8 @@ def _commit(
         mine.state = ContributionState.COUNTED
         mine.counted_unix_s = now_unix_s
         mine.sealed_key = sealed_key
-        mine.ciphertext_sha256 = hashlib.sha256(contribution.ciphertext).digest()
-        mine.sealed_sha256 = b"".join(hashlib.sha256(share.sealed).digest() for share in contribution.shares)
+        mine.ciphertext_tag = entry.ciphertext_tag
+        mine.sealed_sha256 = b"".join(entry.sealed_sha256)
         parts = (UploadPart.cohort_id == row.cohort_id, UploadPart.device_id == row.device_id)
         session.execute(delete(UploadPart).where(*parts))
         session.flush()

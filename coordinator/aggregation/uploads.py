@@ -2,13 +2,12 @@
 
 A contribution's only right size follows from its plan, so nothing larger is
 ever read. Parts are objects; their rows say from where a device may go on after
-a cut. When all bytes are there they are hashed and every share signature is
-verified, and only then the ciphertext is folded into the running sum.
+a cut. When all bytes are there the signature that was announced is verified over
+them, and only then the ciphertext is folded into the running sum.
 """
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 
 from sqlalchemy import delete, select
@@ -31,6 +30,8 @@ from nightshift.protocol.errors import (
     StateConflictError,
     VerificationError,
 )
+from nightshift.protocol.identity import SIGNATURE_BYTES
+from nightshift.protocol.upload import signature_of
 
 PART_BYTES = 1 << 20
 """Bytes that are made durable at once; what a cut costs at most."""
@@ -51,7 +52,7 @@ def announce(
     cohort_id: bytes,
     plan_hash: bytes,
     size_bytes: int,
-    sha256: bytes,
+    signature: bytes,
     now_unix_s: int,
 ) -> Progress:
     """A device says what it will send; it learns from which byte.
@@ -65,7 +66,7 @@ def announce(
     with deployment.database.transaction() as session:
         cohort = _cohort(session, cohort_id)
         existing = session.get(Contribution, (cohort_id, device.device_id))
-        if existing is not None and existing.sha256 != sha256:
+        if existing is not None and existing.signature != signature:
             raise StateConflictError(
                 "another contribution of this device is here already; one is taken for each parent release"
             )
@@ -77,7 +78,9 @@ def announce(
         if plan_hash != cohort.plan_hash:
             raise MalformedError("the announced plan hash is not that of the cohort's plan")
         expected_bytes = contribution_size_bytes(document_of(cohort))
-        if size_bytes != expected_bytes or len(sha256) != hashlib.sha256().digest_size:
+        if len(signature) != SIGNATURE_BYTES:
+            raise MalformedError(f"a signature has {SIGNATURE_BYTES} bytes, {len(signature)} were announced")
+        if size_bytes != expected_bytes:
             raise MalformedError(
                 f"a contribution to this cohort has {expected_bytes} bytes, {size_bytes} were announced"
             )
@@ -93,7 +96,7 @@ def announce(
                 device_id=device.device_id,
                 state=ContributionState.RECEIVING,
                 size_bytes=size_bytes,
-                sha256=sha256,
+                signature=signature,
                 certificate=device.certificate,
             )
         )
@@ -179,7 +182,7 @@ def finish(deployment: Deployment, device: Device, cohort_id: bytes, now_unix_s:
     What fails its checks is erased; nothing of it was counted.
 
     Raises:
-        HashMismatchError: the bytes are not those that were announced.
+        HashMismatchError: the bytes do not end with the announced signature.
         MalformedError, SignatureInvalidError: not a contribution to this plan by this device.
         StateConflictError: the cohort froze, or is full.
     """
@@ -196,8 +199,8 @@ def finish(deployment: Deployment, device: Device, cohort_id: bytes, now_unix_s:
             return
         body = b"".join(deployment.objects.get(part.object_key) for part in parts)
         try:
-            if hashlib.sha256(body).digest() != row.sha256:
-                raise HashMismatchError("the contribution does not have the announced hash; send it again")
+            if signature_of(body) != row.signature:
+                raise HashMismatchError("the contribution does not end with the announced signature; send it again")
             count(deployment, cohort, row, body, now_unix_s)
         except (VerificationError, RequestError) as error:
             if not isinstance(error, StateConflictError):

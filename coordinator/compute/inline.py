@@ -14,7 +14,9 @@ from nightshift.protocol.secagg.parameters import CohortParameters
 from nightshift.protocol.secagg.running_sum import RunningSum
 
 
-def fold(parameters: CohortParameters, length: int, running: bytes | None, ciphertexts: Sequence[bytes]) -> bytes:
+def fold(
+    parameters: CohortParameters, length: int, running: bytes | None, ciphertexts: Sequence[bytes | memoryview]
+) -> bytes:
     """Add ciphertexts to a running sum.
 
     Args:

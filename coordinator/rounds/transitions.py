@@ -72,11 +72,11 @@ def counted(session: Session, cohort: Cohort) -> Sequence[Contribution]:
 
 def contributor(row: Contribution) -> Contributor:
     """A counted contribution as an entry of U."""
-    assert row.ciphertext_sha256 is not None, "a counted contribution has its hashes"
+    assert row.ciphertext_tag is not None, "a counted contribution has its tag"
     assert row.sealed_sha256 is not None, "a counted contribution has its hashes"
     sealed = row.sealed_sha256
     hashes = (sealed[start : start + _HASH_BYTES] for start in range(0, len(sealed), _HASH_BYTES))
-    return Contributor(DeviceId(row.device_id), row.ciphertext_sha256, tuple(hashes))
+    return Contributor(DeviceId(row.device_id), row.ciphertext_tag, tuple(hashes))
 
 
 def find_cohort(session: Session, prefix: str) -> Cohort:

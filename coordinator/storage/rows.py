@@ -286,10 +286,10 @@ class Contribution(Base):
     device_id: Mapped[bytes] = mapped_column(ForeignKey("devices.device_id"), primary_key=True)
     state: Mapped[ContributionState]
     size_bytes: Mapped[int]
-    sha256: Mapped[bytes]
+    signature: Mapped[bytes]  # as announced; the body ends with it
     certificate: Mapped[bytes]
     durable_bytes: Mapped[int] = mapped_column(default=0)
-    ciphertext_sha256: Mapped[bytes | None] = mapped_column(default=None)
+    ciphertext_tag: Mapped[bytes | None] = mapped_column(default=None)
     sealed_sha256: Mapped[bytes | None] = mapped_column(default=None)  # the C hashes, one after another
     sealed_key: Mapped[str | None] = mapped_column(default=None)
     counted_unix_s: Mapped[int | None] = mapped_column(default=None)

@@ -92,6 +92,7 @@ def _read_body(session: Session, contribution: StoredContribution) -> bytes:
 
 
 def _send_once(session: Session, contribution: StoredContribution, body: bytes) -> None:
+    from nightshift.protocol.upload import signature_of
     from nightshift.v1 import device_pb2
 
     connection = session.connection
@@ -101,7 +102,7 @@ def _send_once(session: Session, contribution: StoredContribution, body: bytes) 
                 cohort_id=contribution.cohort_id,
                 plan_hash=contribution.plan_hash,
                 size_bytes=len(body),
-                sha256=contribution.body_sha256,
+                signature=signature_of(body),
             ),
             timeout=CALL_DEADLINE_S,
         )

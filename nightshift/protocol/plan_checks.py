@@ -33,7 +33,7 @@ from nightshift.protocol.plan import (
 )
 from nightshift.protocol.release import VerifiedRelease
 from nightshift.protocol.secagg import committee, prekeys
-from nightshift.protocol.secagg.contributors import Contributor
+from nightshift.protocol.secagg.contributors import Contributor, check_entry
 from nightshift.protocol.secagg.device import MemberKey, check_members
 from nightshift.protocol.secagg.member import ShareForMember
 from nightshift.protocol.trust import Trust
@@ -176,13 +176,10 @@ def verify_bundle_entry(entry: device_pb2.BundleEntry, *, plan: VerifiedPlan, tr
     """Check one contributor of a bundle; its signature is checked where the share is opened.
 
     Raises:
-        MalformedError: a hash, share or signature of the wrong length.
+        MalformedError: a tag, hash, share or signature of the wrong length, or not one hash for each member.
         VerificationError: the contributor was not certified when the plan was logged.
     """
     parameters = plan.document.parameters
-    hashes = [entry.ciphertext_sha256, *entry.sealed_sha256]
-    if len(entry.sealed_sha256) != parameters.committee_size or any(len(item) != HASH_BYTES for item in hashes):
-        raise MalformedError("a contributor's entry does not carry one 32-byte hash for each member")
     if len(entry.sealed) != parameters.sealed_share_bytes:
         raise MalformedError(f"a sealed share has {len(entry.sealed)} bytes, expected {parameters.sealed_share_bytes}")
     if len(entry.signature) != SIGNATURE_BYTES:
@@ -192,8 +189,10 @@ def verify_bundle_entry(entry: device_pb2.BundleEntry, *, plan: VerifiedPlan, tr
     except RevokedError as error:
         # RevokedError would say that this device is the one that no longer counts.
         raise VerificationError(f"a contributor was not certified when the plan was logged: {error}") from error
+    contributor = Contributor(certificate.device_id, entry.ciphertext_tag, tuple(entry.sealed_sha256))
+    check_entry(contributor, parameters.committee_size)
     return ShareForMember(
-        contributor=Contributor(certificate.device_id, entry.ciphertext_sha256, tuple(entry.sealed_sha256)),
+        contributor=contributor,
         public_key=certificate.public_key,
         sealed=entry.sealed,
         signature=entry.signature,

@@ -159,16 +159,16 @@ class ErasureStatement(_message.Message):
     def __init__(self, member: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
 
 class OpenUploadRequest(_message.Message):
-    __slots__ = ("cohort_id", "plan_hash", "size_bytes", "sha256")
+    __slots__ = ("cohort_id", "plan_hash", "size_bytes", "signature")
     COHORT_ID_FIELD_NUMBER: _ClassVar[int]
     PLAN_HASH_FIELD_NUMBER: _ClassVar[int]
     SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
-    SHA256_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
     cohort_id: bytes
     plan_hash: bytes
     size_bytes: int
-    sha256: bytes
-    def __init__(self, cohort_id: _Optional[bytes] = ..., plan_hash: _Optional[bytes] = ..., size_bytes: _Optional[int] = ..., sha256: _Optional[bytes] = ...) -> None: ...
+    signature: bytes
+    def __init__(self, cohort_id: _Optional[bytes] = ..., plan_hash: _Optional[bytes] = ..., size_bytes: _Optional[int] = ..., signature: _Optional[bytes] = ...) -> None: ...
 
 class OpenUploadResponse(_message.Message):
     __slots__ = ("offset", "complete")
@@ -225,18 +225,18 @@ class BundleHeader(_message.Message):
     def __init__(self, plan: _Optional[bytes] = ..., signature: _Optional[bytes] = ..., plan_proof: _Optional[_Union[_log_pb2.LogProof, _Mapping]] = ..., set_hash: _Optional[bytes] = ..., set_proof: _Optional[_Union[_log_pb2.LogProof, _Mapping]] = ..., checkpoint: _Optional[_Union[_log_pb2.Checkpoint, _Mapping]] = ..., consistency_path: _Optional[_Iterable[bytes]] = ..., contributors: _Optional[int] = ...) -> None: ...
 
 class BundleEntry(_message.Message):
-    __slots__ = ("certificate", "ciphertext_sha256", "sealed_sha256", "sealed", "signature")
+    __slots__ = ("certificate", "ciphertext_tag", "sealed_sha256", "sealed", "signature")
     CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
-    CIPHERTEXT_SHA256_FIELD_NUMBER: _ClassVar[int]
+    CIPHERTEXT_TAG_FIELD_NUMBER: _ClassVar[int]
     SEALED_SHA256_FIELD_NUMBER: _ClassVar[int]
     SEALED_FIELD_NUMBER: _ClassVar[int]
     SIGNATURE_FIELD_NUMBER: _ClassVar[int]
     certificate: bytes
-    ciphertext_sha256: bytes
+    ciphertext_tag: bytes
     sealed_sha256: _containers.RepeatedScalarFieldContainer[bytes]
     sealed: bytes
     signature: bytes
-    def __init__(self, certificate: _Optional[bytes] = ..., ciphertext_sha256: _Optional[bytes] = ..., sealed_sha256: _Optional[_Iterable[bytes]] = ..., sealed: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, certificate: _Optional[bytes] = ..., ciphertext_tag: _Optional[bytes] = ..., sealed_sha256: _Optional[_Iterable[bytes]] = ..., sealed: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
 
 class GetBundleResponse(_message.Message):
     __slots__ = ("header", "entry")

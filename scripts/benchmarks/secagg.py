@@ -65,10 +65,11 @@ def play_devices(pipe: multiprocessing.connection.Connection, devices: int, leng
     from cryptography.hazmat.primitives.asymmetric import ec
 
     from nightshift.protocol.identity import device_id, sign
-    from nightshift.protocol.secagg.contributors import Contributor
+    from nightshift.protocol.secagg.contribution import entry_of
     from nightshift.protocol.secagg.device import MemberKey, contribute
     from nightshift.protocol.secagg.member import ShareForMember, answer
     from nightshift.protocol.secagg.prekeys import new_prekey
+    from nightshift.protocol.upload import pack
 
     parameters, layout, plan_hash = _task(devices, length, bits)
     members, privates, member_keys = [], [], []
@@ -85,7 +86,7 @@ def play_devices(pipe: multiprocessing.connection.Connection, devices: int, leng
         members.append(MemberKey(index=index, device_id=prekey.device_id, prekey=prekey.public))
         privates.append(private)
         member_keys.append(key)
-    pipe.send((members, [_public(key) for key in member_keys]))
+    pipe.send([_public(key) for key in member_keys])
     seconds, mean = [], np.zeros(length)
     bundles: list[list[ShareForMember]] = [[] for _ in members]
     for device in range(devices):
@@ -105,10 +106,10 @@ def play_devices(pipe: multiprocessing.connection.Connection, devices: int, leng
             randomness=os.urandom,
         )
         seconds.append(time.process_time() - before)
-        entry = Contributor.of(sender, contribution)
-        for bundle, share in zip(bundles, contribution.shares, strict=True):
-            bundle.append(ShareForMember(entry, key.public_key(), share.sealed, share.signature))
-        pipe.send((sender, _public(key), contribution))
+        entry = entry_of(plan_hash, sender, contribution)
+        for bundle, sealed in zip(bundles, contribution.sealed, strict=True):
+            bundle.append(ShareForMember(entry, key.public_key(), sealed, contribution.signature))
+        pipe.send((sender, _public(key), pack(contribution)))
         pipe.recv()  # one side works at a time: two busy hyperthreads would slow each other
     set_hash = pipe.recv()
     answers, answering = [], []
@@ -133,10 +134,11 @@ def play_devices(pipe: multiprocessing.connection.Connection, devices: int, leng
 def run_ours(devices: int, length: int, bits: int) -> dict[str, float]:
     """This process is the coordinator; another plays everybody else."""
     from nightshift.protocol.identity import load_public_key
-    from nightshift.protocol.secagg.contributors import Contributor, set_hash
-    from nightshift.protocol.secagg.device import verify_share_signatures
+    from nightshift.protocol.secagg.contribution import verify_contribution
+    from nightshift.protocol.secagg.contributors import set_hash
     from nightshift.protocol.secagg.member import verify_answer
     from nightshift.protocol.secagg.opener import RunningSum, open_sum
+    from nightshift.protocol.upload import unpack
 
     parameters, layout, plan_hash = _task(devices, length, bits)
     here, there = multiprocessing.get_context("spawn").Pipe()
@@ -144,24 +146,21 @@ def run_ours(devices: int, length: int, bits: int) -> dict[str, float]:
         target=play_devices, args=(there, devices, length, bits), daemon=True
     )
     others.start()
-    members, member_ders = here.recv()
+    member_ders = here.recv()
     running = RunningSum.new(parameters, layout.length)
     entries, cpu_s, upload_bytes = [], 0.0, 0
     for _ in range(devices):
-        sender, der, contribution = here.recv()
-        upload_bytes = len(contribution.ciphertext) + sum(
-            len(share.sealed) + len(share.signature) for share in contribution.shares
-        )
+        sender, der, body = here.recv()
+        upload_bytes = len(body)
         before = time.process_time()
-        entry = Contributor.of(sender, contribution)
-        verify_share_signatures(
+        contribution = unpack(parameters, layout.length, body)
+        entry = verify_contribution(
             parameters=parameters,
+            length=layout.length,
             plan_hash=plan_hash,
             sender=sender,
             public_key=load_public_key(der),
-            members=members,
-            shares=contribution.shares,
-            ciphertext_sha256=entry.ciphertext_sha256,
+            contribution=contribution,
         )
         running.add(contribution.ciphertext)
         cpu_s += time.process_time() - before

@@ -63,14 +63,14 @@ def no_bytes_at_all(night: Night, device: ScriptedDevice, honest: Prepared) -> N
     device.open_upload(honest, size_bytes=0)
 
 
-def digest_of_a_megabyte(night: Night, device: ScriptedDevice, honest: Prepared) -> None:
-    """`announce`: a digest has 32 bytes."""
-    device.open_upload(honest, sha256=bytes(1 << 20))
+def signature_of_a_megabyte(night: Night, device: ScriptedDevice, honest: Prepared) -> None:
+    """`announce`: a signature has 64 bytes."""
+    device.open_upload(honest, signature=bytes(1 << 20))
 
 
-def no_digest(night: Night, device: ScriptedDevice, honest: Prepared) -> None:
+def no_signature(night: Night, device: ScriptedDevice, honest: Prepared) -> None:
     """`announce`."""
-    device.open_upload(honest, sha256=b"")
+    device.open_upload(honest, signature=b"")
 
 
 def cohort_of_nobody(night: Night, device: ScriptedDevice, honest: Prepared) -> None:
@@ -102,14 +102,14 @@ def piece_of_a_megabyte(night: Night, device: ScriptedDevice, honest: Prepared) 
     device._call(device.stub.Upload, iter([message]))
 
 
-def wrong_digest_announced(night: Night, device: ScriptedDevice, honest: Prepared) -> None:
+def wrong_signature_announced(night: Night, device: ScriptedDevice, honest: Prepared) -> None:
     """coordinator/aggregation/uploads.py, `finish`."""
-    device.open_upload(honest, sha256=os.urandom(32))
+    device.open_upload(honest, signature=os.urandom(64))
     device.send(honest)
 
 
 def resumed_with_other_bytes(night: Night, device: ScriptedDevice, honest: Prepared) -> None:
-    """`finish`: the hash is over all bytes, whenever they came."""
+    """`finish`: the signature is over all bytes, whenever they came."""
     half = len(honest.body) // 2
     device.open_upload(honest)
     device.send(honest, stop=half)
@@ -123,12 +123,12 @@ def stream_from_the_middle(night: Night, device: ScriptedDevice, honest: Prepare
 
 
 def another_ciphertext_than_was_signed(night: Night, device: ScriptedDevice, honest: Prepared) -> None:
-    """nightshift/protocol/secagg/device.py: the signature is over the hash of the ciphertext."""
+    """nightshift/protocol/secagg/contribution.py: the signature is over the tag of the ciphertext."""
     device.upload(replace(honest, body=flipped(honest.body, 7)))
 
 
 def another_sealed_share_than_was_signed(night: Night, device: ScriptedDevice, honest: Prepared) -> None:
-    """nightshift/protocol/secagg/device.py: the signature is over the hash of every sealed share."""
+    """nightshift/protocol/secagg/contribution.py: the signature is over the hash of every sealed share."""
     parameters, length = honest.plan.document.parameters, honest.plan.document.vector.length
     device.upload(replace(honest, body=flipped(honest.body, parameters.ciphertext_bytes(length) + 40)))
 
@@ -150,11 +150,11 @@ def contribution_of_another_device(night: Night, device: ScriptedDevice, honest:
 
 
 def shares_in_each_others_place(night: Night, device: ScriptedDevice, honest: Prepared) -> None:
-    """The signature names each share's member by its place."""
+    """The signature is over the shares' hashes in their order."""
     document = honest.plan.document
     start = document.parameters.ciphertext_bytes(document.vector.length)
     size = document.parameters.sealed_share_bytes
-    stride = (len(honest.body) - start) // document.parameters.committee_size
+    stride = size
     body = bytearray(honest.body)
     body[start : start + size], body[start + stride : start + stride + size] = (
         honest.body[start + stride : start + stride + size],
@@ -172,13 +172,13 @@ Attack = Callable[[Night, ScriptedDevice, Prepared], None]
         (other_plan_hash, MalformedError),
         (size_beyond_any, MalformedError),
         (no_bytes_at_all, MalformedError),
-        (digest_of_a_megabyte, MalformedError),
-        (no_digest, MalformedError),
+        (signature_of_a_megabyte, MalformedError),
+        (no_signature, MalformedError),
         (cohort_of_nobody, NotFoundError),
         (truncated, StateConflictError),
         (oversized, MalformedError),
         (piece_of_a_megabyte, MalformedError),
-        (wrong_digest_announced, HashMismatchError),
+        (wrong_signature_announced, HashMismatchError),
         (resumed_with_other_bytes, HashMismatchError),
         (stream_from_the_middle, StateConflictError),
         (another_ciphertext_than_was_signed, SignatureInvalidError),

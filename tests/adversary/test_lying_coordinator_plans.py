@@ -31,7 +31,8 @@ from nightshift.protocol.errors import (
 from nightshift.protocol.identity import DeviceId, sign
 from nightshift.protocol.plan import layout_to_proto, plan_hash, prekey_to_proto, sign_plan
 from nightshift.protocol.plan_checks import verify_bundle_entry
-from nightshift.protocol.secagg.contributors import Contributor, set_hash
+from nightshift.protocol.secagg.contribution import entry_of
+from nightshift.protocol.secagg.contributors import set_hash
 from nightshift.protocol.secagg.errors import ShareRefusedError
 from nightshift.protocol.secagg.member import ShareForMember, answer
 from nightshift.protocol.secagg.parameters import CohortParameters
@@ -725,7 +726,7 @@ def test_a_set_below_the_plans_own_minimum(world: World) -> None:
         pytest.param(lambda e: e.ClearField("sealed_sha256"), "one 32-byte hash", id="no hashes"),
         pytest.param(lambda e: e.sealed_sha256.__setitem__(3, bytes(31)), "one 32-byte hash", id="a short hash"),
         pytest.param(
-            lambda e: setattr(e, "ciphertext_sha256", bytes(64)), "one 32-byte hash", id="a long ciphertext hash"
+            lambda e: setattr(e, "ciphertext_tag", bytes(32)), "ciphertext tag has 32", id="a long ciphertext tag"
         ),
         pytest.param(lambda e: setattr(e, "sealed", e.sealed[:-1]), "a sealed share has", id="a short share"),
         pytest.param(lambda e: setattr(e, "sealed", bytes(1 << 20)), "a sealed share has", id="a share of a megabyte"),
@@ -845,7 +846,9 @@ def test_a_share_that_the_coordinator_made_itself(world: World, frozen: FrozenSe
     victim, index = world.devices[0], 1
     made = cohort.contribute(dataclasses.replace(victim, key=new_key()))
     contributions = {**frozen.contributions, victim.device_id: made}
-    digest = set_hash(cohort.plan_hash, [Contributor.of(device, each) for device, each in contributions.items()])
+    digest = set_hash(
+        cohort.plan_hash, [entry_of(cohort.plan_hash, device, each) for device, each in contributions.items()]
+    )
     logged = world.append(SET, subject=cohort.message.cohort_id, digest=digest)
     forged = FrozenSet(cohort, contributions, digest, logged)
     refused(ShareRefusedError, "its signature was not made by", answer_to(forged, forged.entries(index)))

@@ -23,6 +23,7 @@ from nightshift.host.tokens import JoinToken
 from nightshift.protocol.adapters.formats import from_safetensors
 from nightshift.protocol.plan import PlanDocument
 from nightshift.protocol.secagg import packing
+from nightshift.protocol.secagg.words import WordLayout
 from scripts.night.fleet import Device, Finished
 from tests.support.fleets import ROWS_PER_DEVICE, SIGKILLED, TASK, Fleet, Snapshots, encoded, found, join, wait_until
 from tests.support.leaks import WINDOW_BYTES, Needles, files_below
@@ -102,9 +103,9 @@ class Secret:
         shifted = message << np.uint64(parameters.noise_bits)
         return {
             "plaintext words": message.astype("<u8").tobytes(),
-            "plaintext packed": packing.pack(message, per * parameters.slot_bits),
+            "plaintext packed": packing.pack(message.reshape(-1), WordLayout(per * parameters.slot_bits, message.size)),
             "shifted plaintext words": shifted.astype("<u8").tobytes(),
-            "shifted plaintext packed": packing.pack(shifted, parameters.modulus_bits),
+            "shifted plaintext packed": packing.pack(shifted.reshape(-1), parameters.words(len(self.vector))),
         }
 
 

@@ -44,7 +44,7 @@ from nightshift.protocol.plan_checks import verify_bundle_entry
 from nightshift.protocol.release import ReleaseDocument, verify_release
 from nightshift.protocol.revocation import verify_revocation
 from nightshift.protocol.secagg import prekeys, sharing
-from nightshift.protocol.secagg.device import verify_shares
+from nightshift.protocol.secagg.contribution import verify_contribution
 from nightshift.protocol.secagg.erasure import ErasureStatement, sign_erasure, verify_erasure
 from nightshift.protocol.secagg.member import Answer, verify_answer
 from nightshift.protocol.secagg.running_sum import RunningSum
@@ -177,20 +177,19 @@ def _secure_aggregation() -> Iterator[tuple[str, Target]]:
     honest = frozen.contributions[sender.device_id]
 
     def contribution(data: bytes) -> None:
-        verify_shares(
+        verify_contribution(
             parameters=parameters,
             length=length,
             plan_hash=plan.plan_hash,
             sender=sender.device_id,
             public_key=sender.key.public_key(),
-            members=plan.member_keys(),
             contribution=unpack(parameters, length, data),
         )
 
     yield "contribution", Target(contribution, (pack(honest),))
     running = RunningSum.new(parameters, length)
     running.add(honest.ciphertext)
-    yield "ciphertext", Target(RunningSum.new(parameters, length).add, (honest.ciphertext,))
+    yield "ciphertext", Target(RunningSum.new(parameters, length).add, (bytes(honest.ciphertext),))
     yield "running-sum", Target(RunningSum.from_bytes, (running.to_bytes(),))
     entry = _through(device_pb2.BundleEntry, partial(verify_bundle_entry, plan=plan, trust=world.trust))
     yield "bundle-entry", Target(entry, (frozen.entries(1)[0].SerializeToString(),))

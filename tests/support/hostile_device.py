@@ -63,7 +63,8 @@ class Innards:
         ((secret, shares),) = seen
         document = plan.document
         contribution = unpack(document.parameters, document.vector.length, prepared.body)
-        coefficients = packing.unpack(contribution.ciphertext, document.parameters.modulus_bits)
+        words = document.parameters.words(document.vector.length)
+        coefficients = packing.unpack(contribution.ciphertext, words).reshape(-1, RING_DIMENSION)
         return cls(device, plan, values, secret, coefficients, shares, {})
 
     @property
@@ -106,10 +107,11 @@ class Innards:
         for member in members:
             if member.index not in self.sealed:
                 self.seal_bytes(member.index, sharing.to_bytes(self.shares[member.index - 1], self.parameters))
+        words = self.parameters.words(self.plan.document.vector.length)
         contribution = signed_contribution(
             self.device,
             self.plan,
-            ciphertext=packing.pack(self.coefficients, self.parameters.modulus_bits),
+            ciphertext=packing.pack(self.coefficients.reshape(-1), words),
             sealed=[self.sealed[member.index] for member in members],
         )
         return Prepared(self.plan, self.values, pack(contribution))

@@ -37,7 +37,7 @@ from coordinator.service.device import DeviceServicer
 from coordinator.storage import artefacts
 from coordinator.storage.rows import LogEntryRow, ReleaseRow
 from nightshift.host.clock import now_unix_s
-from nightshift.protocol.identity import SIGNATURE_BYTES, DeviceId
+from nightshift.protocol.identity import DeviceId
 from nightshift.protocol.log import MerkleTree, checkpoint_body, parse_checkpoint_body, sign_checkpoint, task_subject
 from nightshift.protocol.plan import committee_seed, plan_hash, pool_digest, sign_plan
 from nightshift.protocol.release import release_id, sign_release
@@ -393,8 +393,7 @@ def swap_share(directory: Path, index: int) -> None:
             known = bytes(document.parameters.share_bytes * 4096)
             info = seal_info(cohort.plan_hash, DeviceId(victim.device_id), member.device_id)
             sealed = seal(known, member.public, info)
-            stride = document.parameters.sealed_share_bytes + SIGNATURE_BYTES
-            start = (index - 1) * stride
+            start = (index - 1) * len(sealed)
             body = bytearray(deployment.objects.get(victim.sealed_key))
             body[start : start + len(sealed)] = sealed
             deployment.objects.put(victim.sealed_key, bytes(body))

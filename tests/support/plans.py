@@ -42,8 +42,9 @@ from nightshift.protocol.plan_checks import VerifiedPlan, verify_bundle, verify_
 from nightshift.protocol.release import release_id, sign_release
 from nightshift.protocol.revocation import sign_revocation
 from nightshift.protocol.secagg.committee import USUAL_SIZE, committee_size, draw
-from nightshift.protocol.secagg.contributors import Contributor, set_hash
-from nightshift.protocol.secagg.device import Contribution, contribute
+from nightshift.protocol.secagg.contribution import Contribution, entry_of
+from nightshift.protocol.secagg.contributors import set_hash
+from nightshift.protocol.secagg.device import contribute
 from nightshift.protocol.secagg.member import Answer, answer
 from nightshift.protocol.secagg.parameters import CohortParameters
 from nightshift.protocol.secagg.prekeys import SignedPrekey, new_prekey
@@ -395,7 +396,7 @@ class Cohort:
 
     def freeze(self, contributions: Mapping[DeviceId, Contribution]) -> FrozenSet:
         """Freeze the set and log its hash."""
-        contributors = [Contributor.of(device, each) for device, each in sorted(contributions.items())]
+        contributors = [entry_of(self.plan_hash, device, each) for device, each in sorted(contributions.items())]
         digest = set_hash(self.plan_hash, contributors)
         index = self.world.append(log_pb2.LOG_ENTRY_KIND_SET, subject=self.message.cohort_id, digest=digest)
         return FrozenSet(self, dict(contributions), digest, index)
@@ -427,15 +428,14 @@ class FrozenSet:
         """The bundle's entries for the member of that index."""
         found = []
         for device_id, contribution in sorted(self.contributions.items()):
-            entry = Contributor.of(device_id, contribution)
-            share = contribution.shares[index - 1]
+            entry = entry_of(self.cohort.plan_hash, device_id, contribution)
             found.append(
                 device_pb2.BundleEntry(
                     certificate=self.cohort.world.device(device_id).certificate,
-                    ciphertext_sha256=entry.ciphertext_sha256,
+                    ciphertext_tag=entry.ciphertext_tag,
                     sealed_sha256=entry.sealed_sha256,
-                    sealed=share.sealed,
-                    signature=share.signature,
+                    sealed=contribution.sealed[index - 1],
+                    signature=contribution.signature,
                 )
             )
         return found

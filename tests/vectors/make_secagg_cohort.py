@@ -35,7 +35,7 @@ READ_ME = [
     "(8 bytes a coefficient, likewise), then u16 field elements by rejection.",
     "One rejection draw for m missing elements takes m + m div 2048 + 16 u16 values and keeps the first m below p.",
     "Identity keys are P-256 with the private scalar given. Signatures are deterministic (RFC 6979), low s.",
-    "shares[i].sealed cannot be reproduced (HPKE draws its own ephemeral key): open it with the member's prekey.",
+    "sealed[i - 1], for member i, cannot be reproduced (HPKE draws its own ephemeral key): open it with i's prekey.",
 ]
 
 
@@ -89,10 +89,9 @@ def document() -> dict[str, object]:
             "device_id_hex": upload.sender.device_id.hex(),
             "values": b64(bytes(int(value) for value in upload.values)),
             "ciphertext": b64(upload.contribution.ciphertext),
-            "shares": [
-                {"index": share.index, "sealed": b64(share.sealed), "signature_hex": share.signature.hex()}
-                for share in upload.contribution.shares
-            ],
+            "ciphertext_tag_hex": upload.entry.ciphertext_tag.hex(),
+            "sealed": [b64(sealed) for sealed in upload.contribution.sealed],
+            "signature_hex": upload.contribution.signature.hex(),
         }
         for upload in uploads
     ]

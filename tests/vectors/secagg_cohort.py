@@ -11,8 +11,9 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from nightshift.protocol.identity import DeviceId, device_id, sign
+from nightshift.protocol.secagg.contribution import Contribution, entry_of, verify_contribution
 from nightshift.protocol.secagg.contributors import Contributor, set_hash
-from nightshift.protocol.secagg.device import Contribution, MemberKey, contribute, verify_shares
+from nightshift.protocol.secagg.device import MemberKey, contribute
 from nightshift.protocol.secagg.keystream import Keystream
 from nightshift.protocol.secagg.member import Answer, ShareForMember, answer
 from nightshift.protocol.secagg.opener import OpenedVector, RunningSum, open_sum
@@ -57,21 +58,21 @@ class Member:
 
 @dataclass(frozen=True)
 class Upload:
+    plan_hash: bytes
     sender: Identity
     values: np.ndarray
     contribution: Contribution
 
     @cached_property
     def entry(self) -> Contributor:
-        return Contributor.of(self.sender.device_id, self.contribution)
+        return entry_of(self.plan_hash, self.sender.device_id, self.contribution)
 
     def share(self, index: int) -> ShareForMember:
-        sealed = self.contribution.shares[index - 1]
         return ShareForMember(
             contributor=self.entry,
             public_key=self.sender.public_key,
-            sealed=sealed.sealed,
-            signature=sealed.signature,
+            sealed=self.contribution.sealed[index - 1],
+            signature=self.contribution.signature,
         )
 
 
@@ -130,16 +131,15 @@ class Cohort:
             randomness=self.randomness,
         )
         self.verify(sender, contribution)
-        return Upload(sender=sender, values=values, contribution=contribution)
+        return Upload(plan_hash=self.plan_hash, sender=sender, values=values, contribution=contribution)
 
     def verify(self, sender: Identity, contribution: Contribution) -> None:
-        verify_shares(
+        verify_contribution(
             parameters=self.parameters,
             length=self.length,
             plan_hash=self.plan_hash,
             sender=sender.device_id,
             public_key=sender.public_key,
-            members=self.member_keys,
             contribution=contribution,
         )
 

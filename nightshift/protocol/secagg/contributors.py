@@ -1,59 +1,84 @@
-"""The frozen set U: who is in the sum, and the hash that everybody signs for."""
+"""The frozen set U: who is in the sum, what each of them signed, and the hash that everybody signs for."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from nightshift.protocol.domains import Domain, digest
+from nightshift.protocol.domains import Domain, digest, frame
 from nightshift.protocol.errors import MalformedError
 from nightshift.protocol.identity import DEVICE_ID_BYTES, DeviceId
-from nightshift.protocol.secagg.device import HASH_BYTES, Contribution
+
+HASH_BYTES = 32
+CIPHERTEXT_TAG_BYTES = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Contributor:
-    """One entry of U.
+    """One entry of U: all that a contributor signed.
 
     Attributes:
         device_id: 32 bytes.
-        ciphertext_sha256: 32 bytes.
+        ciphertext_tag: 16 bytes, of `contribution.ciphertext_tag`.
         sealed_sha256: 32 bytes for each member, in index order 1..C.
     """
 
     device_id: DeviceId
-    ciphertext_sha256: bytes
+    ciphertext_tag: bytes
     sealed_sha256: tuple[bytes, ...]
 
-    @classmethod
-    def of(cls, sender: DeviceId, contribution: Contribution) -> Contributor:
-        """The entry of an upload (its shares by ascending index)."""
-        return cls(
-            device_id=sender,
-            ciphertext_sha256=hashlib.sha256(contribution.ciphertext).digest(),
-            sealed_sha256=tuple(hashlib.sha256(share.sealed).digest() for share in contribution.shares),
+
+def contribution_message(plan_hash: bytes, contributor: Contributor) -> bytes:
+    """What a contributor signs, once: domain ‖ H ‖ sender ‖ tag ‖ SHA-256(sealed_1) .. SHA-256(sealed_C).
+
+    Without it the coordinator could swap a device's shares for ones it knows and so learn the
+    other devices' keys from the members' sum. One signature binds all shares to each other, so
+    that two members that accept a contributor hold shares of one and the same list.
+    """
+    return frame(
+        Domain.CONTRIBUTION,
+        plan_hash,
+        contributor.device_id,
+        contributor.ciphertext_tag,
+        *contributor.sealed_sha256,
+    )
+
+
+def check_entry(contributor: Contributor, committee_size: int) -> None:
+    """Check the lengths of an entry.
+
+    Raises:
+        MalformedError: an id, a tag or a hash of the wrong length, or not one hash for each member.
+    """
+    if len(contributor.device_id) != DEVICE_ID_BYTES:
+        raise MalformedError(f"a contributor's id has {len(contributor.device_id)} bytes, expected {DEVICE_ID_BYTES}")
+    if len(contributor.ciphertext_tag) != CIPHERTEXT_TAG_BYTES:
+        raise MalformedError(
+            f"a contributor's ciphertext tag has {len(contributor.ciphertext_tag)} bytes, "
+            f"expected {CIPHERTEXT_TAG_BYTES}"
+        )
+    if len(contributor.sealed_sha256) != committee_size or any(
+        len(item) != HASH_BYTES for item in contributor.sealed_sha256
+    ):
+        raise MalformedError(
+            f"a contributor's entry does not carry one {HASH_BYTES}-byte hash for each of {committee_size} members"
         )
 
 
 def set_hash(plan_hash: bytes, contributors: Sequence[Contributor]) -> bytes:
     """hash(U) = SHA-256(domain ‖ H ‖ entries sorted by device id): 32 bytes.
 
-    An entry is device id ‖ SHA-256(ciphertext) ‖ SHA-256(sealed_1) .. SHA-256(sealed_C).
+    An entry is device id ‖ tag of the ciphertext ‖ SHA-256(sealed_1) .. SHA-256(sealed_C).
 
     Raises:
-        MalformedError: a device stands twice in the set, or an entry has hashes of the wrong number or length.
+        MalformedError: a device stands twice in the set, or an entry's fields are of the wrong number or length.
     """
     ordered = sorted(contributors, key=lambda contributor: contributor.device_id)
     entries: list[bytes] = []
     for contributor in ordered:
-        hashes = (contributor.ciphertext_sha256, *contributor.sealed_sha256)
-        if len(contributor.device_id) != DEVICE_ID_BYTES or any(len(item) != HASH_BYTES for item in hashes):
-            raise MalformedError("an entry of the set of contributors has an id or a hash of the wrong length")
-        if len(contributor.sealed_sha256) != len(ordered[0].sealed_sha256):
-            raise MalformedError("the entries of the set of contributors are for committees of different sizes")
-        entries.append(contributor.device_id + b"".join(hashes))
+        check_entry(contributor, committee_size=len(ordered[0].sealed_sha256))
+        entries.append(contributor.device_id + contributor.ciphertext_tag + b"".join(contributor.sealed_sha256))
     for before, after in pairwise(ordered):
         if before.device_id == after.device_id:
             raise MalformedError(

@@ -28,8 +28,8 @@ from nightshift.protocol.errors import (
 from nightshift.protocol.identity import DeviceId, device_id, verify
 from nightshift.protocol.secagg import contributors as frozen_set
 from nightshift.protocol.secagg import sharing
-from nightshift.protocol.secagg.contributors import Contributor
-from nightshift.protocol.secagg.device import Sign, share_signature_message
+from nightshift.protocol.secagg.contributors import Contributor, check_entry, contribution_message
+from nightshift.protocol.secagg.device import Sign
 from nightshift.protocol.secagg.errors import ShareRefusedError
 from nightshift.protocol.secagg.parameters import MIN_DEVICES, RING_DIMENSION, CohortParameters
 from nightshift.protocol.secagg.sealing import open_sealed, seal_info
@@ -43,7 +43,7 @@ class ShareForMember:
         contributor: the entry of U.
         public_key: of the contributor; the caller has checked its certificate.
         sealed: this member's sealed share.
-        signature: the contributor's, over this share.
+        signature: the contributor's, over its entry, 64 bytes.
     """
 
     contributor: Contributor
@@ -144,19 +144,12 @@ def _open_share(
     contributor = share.contributor
     name = contributor.device_id.hex()
     try:
-        if len(contributor.sealed_sha256) != parameters.committee_size:
-            raise MalformedError(
-                f"its entry has {len(contributor.sealed_sha256)} share hashes, expected {parameters.committee_size}"
-            )
+        check_entry(contributor, parameters.committee_size)
         if device_id(share.public_key) != contributor.device_id:
             raise HashMismatchError("the public key given for it does not have its device id")
-        sealed_sha256 = hashlib.sha256(share.sealed).digest()
-        if sealed_sha256 != contributor.sealed_sha256[index - 1]:
-            raise HashMismatchError("the sealed share does not have the hash that stands in the set")
-        message = share_signature_message(
-            plan_hash, contributor.device_id, member, sealed_sha256, contributor.ciphertext_sha256
-        )
-        verify(share.public_key, share.signature, message, what="its signature")
+        verify(share.public_key, share.signature, contribution_message(plan_hash, contributor), what="its signature")
+        if hashlib.sha256(share.sealed).digest() != contributor.sealed_sha256[index - 1]:
+            raise HashMismatchError("the sealed share does not have the hash that its contributor signed")
         info = seal_info(plan_hash, contributor.device_id, member)
         opened = open_sealed(share.sealed, prekey_private, info, parameters)
         return sharing.from_bytes(opened, parameters, what="its share")

@@ -1,130 +1,87 @@
-"""The low Q bits of every coefficient, as bytes.
+"""Coefficients to words and back, by the layout of `words`.
 
-Q is written as a sum of powers of two, for example 53 = 32 + 16 + 4 + 1, and a
-coefficient's bits are cut accordingly, lowest first. A polynomial is one plane
-for each cut, widest first: all its 32-bit parts, then all its 16-bit parts, and
-so on. Parts of 8 bits and more are little-endian words. Parts of w < 8 bits
-share bytes: with m = N w / 8 bytes in the plane, coefficient i + f m is in byte
-i at bits f w .. (f + 1) w. Nothing is padded: a polynomial takes N Q / 8 bytes.
-
-Why planes and not one run of bits: a ciphertext is added to a running sum
-without shifting a word (`opener.RunningSum`), which is where a coordinator
-spends its time.
+Everything is little endian. `pack` is what a device does; a coordinator adds packed
+words as they are (`running_sum`) and only unpacks a sum.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cache
-
 import numpy as np
 import numpy.typing as npt
 
-from nightshift.protocol.secagg.parameters import MAX_MODULUS_BITS, RING_DIMENSION
+from nightshift.protocol.secagg.words import WORD_BYTES, WordLayout
 
-_WIDTHS = (64, 32, 16, 8, 4, 2, 1)
-_WORDS = {64: "<u8", 32: "<u4", 16: "<u2", 8: "u1"}
-_SMALLEST = ((8, np.uint8), (16, np.uint16), (32, np.uint32), (64, np.uint64))
+Coefficients = npt.NDArray[np.uint64]
+Words = npt.NDArray[np.uint64]
 
-
-@dataclass(frozen=True, slots=True)
-class Plane:
-    """One cut of the coefficients' bits.
-
-    Attributes:
-        width: bits of a part, a power of two.
-        shift: the part's lowest bit inside the coefficient.
-        offset_bytes: where the plane begins inside a polynomial's bytes.
-    """
-
-    width: int
-    shift: int
-    offset_bytes: int
-
-    @property
-    def size_bytes(self) -> int:
-        """Bytes of the plane in one polynomial."""
-        return RING_DIMENSION * self.width // 8
-
-    def words(self, packed: npt.NDArray[np.uint8]) -> npt.NDArray[np.unsignedinteger]:
-        """The plane's words inside packed polynomials uint8[P, N Q / 8], as a view."""
-        plane = packed[:, self.offset_bytes : self.offset_bytes + self.size_bytes]
-        return plane.view(_WORDS.get(self.width, "u1"))
-
-    def parts(self, packed: npt.NDArray[np.uint8]) -> npt.NDArray[np.unsignedinteger]:
-        """The coefficients' parts inside packed polynomials, unshifted: unsigned [P, N]."""
-        words = self.words(packed)
-        if self.width >= 8:
-            return words
-        shifts = np.arange(0, 8, self.width, dtype=np.uint8)[:, None]
-        parts = words[:, None, :] >> shifts
-        parts &= np.uint8((1 << self.width) - 1)
-        return parts.reshape(len(packed), RING_DIMENSION)
+_CHUNK = 1 << 14
+"""Words worked on at a time: 128 KiB, so that temporaries stay in L2."""
 
 
-@cache
-def planes(bits: int) -> tuple[Plane, ...]:
-    """The planes of `bits`-bit coefficients, widest first."""
-    if not 1 <= bits <= MAX_MODULUS_BITS:
-        raise ValueError(f"a coefficient has 1 to {MAX_MODULUS_BITS} bits, got {bits}")
-    found: list[Plane] = []
-    shift = 0
-    for width in _WIDTHS:
-        if bits & width:
-            found.append(Plane(width=width, shift=shift, offset_bytes=shift * RING_DIMENSION // 8))
-            shift += width
-    return tuple(found)
+def pack(coefficients: Coefficients, layout: WordLayout) -> bytes:
+    """Pack the low Q bits of uint64[T]; higher bits are dropped."""
+    low = np.uint64((1 << layout.bits) - 1)
+    words = np.empty(layout.words, dtype="<u8")
+    np.bitwise_and(coefficients[: layout.words], low, out=words)
+    tail = np.zeros(layout.tail, dtype=np.uint64)
+    np.bitwise_and(coefficients[layout.words :], low, out=tail[: layout.coefficients - layout.words])
+    scratch = np.empty(_CHUNK, dtype=np.uint64)
+    for start in range(0, layout.tail, _CHUNK):
+        part = tail[start : start + _CHUNK]
+        piece = scratch[: len(part)]
+        for index in range(layout.pieces):
+            # What is shifted beyond bit 63 belongs to a higher piece.
+            np.right_shift(part, np.uint64(layout.spare_bits * index), out=piece)
+            piece <<= np.uint64(layout.bits)
+            first = index * layout.tail + start
+            words[first : first + len(part)] |= piece
+    return words.tobytes()
 
 
-def pack_into(coefficients: npt.NDArray[np.uint64], bits: int, out: npt.NDArray[np.uint8]) -> None:
-    """Write the low `bits` bits of uint64[P, N] to uint8[P, N bits / 8]; higher bits are dropped."""
-    rest: npt.NDArray[np.unsignedinteger] = coefficients
-    left = bits
-    for plane in planes(bits):
-        words = plane.words(out)
-        if plane.width >= 8:
-            words[...] = rest  # an unsigned cast keeps the low bits
-        else:
-            fields = 8 // plane.width
-            parts = rest & np.uint8((1 << plane.width) - 1)
-            shifts = np.arange(0, 8, plane.width, dtype=np.uint8)[:, None]
-            parts = parts.reshape(len(parts), fields, plane.size_bytes) << shifts
-            np.bitwise_or.reduce(parts, axis=1, out=words)
-        left -= plane.width
-        if left:
-            # What is left fits a smaller word, and small words are quick.
-            smaller = next(dtype for width, dtype in _SMALLEST if left <= width)
-            rest = (rest >> rest.dtype.type(plane.width)).astype(smaller)
-
-
-def pack(coefficients: npt.NDArray[np.uint64], bits: int) -> bytes:
-    """The low `bits` bits of uint64[P, N] as P N bits / 8 bytes."""
-    out = np.empty((len(coefficients), RING_DIMENSION * bits // 8), dtype=np.uint8)
-    pack_into(coefficients, bits, out)
-    return out.tobytes()
-
-
-def unpack(packed: bytes | memoryview, bits: int) -> npt.NDArray[np.uint64]:
-    """Read what `pack` wrote: uint64[P, N].
+def as_words(packed: bytes | memoryview, layout: WordLayout) -> Words:
+    """View packed bytes as words, without a copy.
 
     Raises:
-        ValueError: not a whole number of polynomials.
+        ValueError: not the size of this layout.
     """
-    rows = as_polynomials(packed, bits)
-    out = np.zeros((len(rows), RING_DIMENSION), dtype=np.uint64)
-    for plane in planes(bits):
-        out |= plane.parts(rows).astype(np.uint64) << np.uint64(plane.shift)
+    if len(packed) != layout.size_bytes:
+        raise ValueError(f"expected {layout.size_bytes} bytes, got {len(packed)}")
+    return np.frombuffer(packed, dtype="<u8")
+
+
+def unpack(packed: bytes | memoryview, layout: WordLayout) -> Coefficients:
+    """Read what `pack` wrote: uint64[T].
+
+    Raises:
+        ValueError: not the size of this layout.
+    """
+    words = as_words(packed, layout)
+    pieces = words >> np.uint64(layout.bits) if layout.pieces else words[:0]
+    return gather(words, pieces, layout, 0, layout.coefficients)
+
+
+def gather(low: Words, pieces: Words, layout: WordLayout, first: int, last: int) -> Coefficients:
+    """Coefficients first .. last from words, or from sums of words: uint64[last - first], modulo 2^Q.
+
+    Args:
+        low: uint64[words]; the low Q bits of each are right, the others do not matter.
+        pieces: uint64[words], what stood in the upper s bits; sums of them may be longer than s bits.
+        layout: of the words.
+        first: a coefficient.
+        last: one behind the last coefficient.
+    """
+    out = np.empty(last - first, dtype=np.uint64)
+    split = min(max(first, layout.words), last)
+    out[: split - first] = low[first:split]
+    if split < last:
+        tail = out[split - first :]
+        tail[...] = 0
+        begin, end = split - layout.words, last - layout.words
+        for index in range(layout.pieces):
+            start = index * layout.tail
+            tail += pieces[start + begin : start + end] << np.uint64(layout.spare_bits * index)
+    out &= np.uint64((1 << layout.bits) - 1)
     return out
 
 
-def as_polynomials(packed: bytes | memoryview, bits: int) -> npt.NDArray[np.uint8]:
-    """View bytes as uint8[P, N bits / 8] without a copy.
-
-    Raises:
-        ValueError: not a whole number of polynomials.
-    """
-    flat = np.frombuffer(packed, dtype=np.uint8)
-    row_bytes = RING_DIMENSION * bits // 8
-    if len(flat) % row_bytes:
-        raise ValueError(f"expected a multiple of {row_bytes} bytes, got {len(flat)}")
-    return flat.reshape(-1, row_bytes)
+assert np.dtype("<u8").itemsize == WORD_BYTES

@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from nightshift.protocol.errors import UsageError
+from nightshift.protocol.secagg.words import WordLayout
 
 RING_DIMENSION = 4096
 """N: coefficients of a polynomial in Z_{2^Q}[X]/(X^N + 1)."""
@@ -154,13 +155,21 @@ class CohortParameters:
         _require("length", length, 1, MAX_LENGTH, "split the vector over several tasks")
         return -(-length // (self.values_per_coefficient * RING_DIMENSION))
 
+    def words(self, length: int) -> WordLayout:
+        """How the coefficients that carry `length` values travel.
+
+        Raises:
+            UsageError: `length` is not in 1..2^31.
+        """
+        return WordLayout(self.modulus_bits, self.polynomials(length) * RING_DIMENSION)
+
     def ciphertext_bytes(self, length: int) -> int:
         """Exact size of a ciphertext of `length` values: the low Q bits of every coefficient.
 
         Raises:
             UsageError: `length` is not in 1..2^31.
         """
-        return self.polynomials(length) * (RING_DIMENSION // 8) * self.modulus_bits
+        return self.words(length).size_bytes
 
     @property
     def share_vector_bytes(self) -> int:

@@ -25,7 +25,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from nightshift.protocol.domains import Domain, frame, u32
 from nightshift.protocol.errors import MalformedError
 from nightshift.protocol.identity import DEVICE_ID_BYTES, DeviceId, verify
-from nightshift.protocol.secagg.device import HASH_BYTES, Sign
+from nightshift.protocol.secagg.contributors import HASH_BYTES
+from nightshift.protocol.secagg.device import Sign
 
 
 class ShareFault(IntEnum):

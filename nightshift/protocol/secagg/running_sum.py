@@ -10,18 +10,19 @@ import numpy.typing as npt
 
 from nightshift.protocol.errors import MalformedError, StateConflictError, UsageError
 from nightshift.protocol.secagg import packing
-from nightshift.protocol.secagg.parameters import MAX_DEVICES, RING_DIMENSION, CohortParameters
+from nightshift.protocol.secagg.parameters import MAX_DEVICES, MAX_VALUE_BITS, RING_DIMENSION, CohortParameters
 
 _HEADER: Final = struct.Struct("<8sHBBQI")
-_MAGIC: Final = b"NSSUM\x00\x00\x01"
-# Room for MAX_DEVICES parts of each width: 16 + 9 bits need 32, 4 + 9 need 16; 32-bit parts and wider
-# add up in 64 bits, where a wrap is a reduction modulo 2^64.
-_ACCUMULATORS: Final = {64: "u8", 32: "u8", 16: "u4", 8: "u4", 4: "u2", 2: "u2", 1: "u2"}
-_CHUNK: Final = 16
+_MAGIC: Final = b"NSSUM\x00\x00\x02"
+_CHUNK: Final = 1 << 16
+"""Words added at a time: 512 KiB, so that a word is still in L2 when its spare bits are added."""
 
 
 class RunningSum:
-    """Adds ciphertexts modulo 2^Q, one accumulator for each plane of `packing`.
+    """Adds ciphertexts modulo 2^Q, as words.
+
+    One array takes the words as they are: the low Q bits of a wrapping sum are right, whatever
+    they carry out. Another takes the spare bits, which are pieces of other coefficients.
 
     Made by `new` or `from_bytes`. Not safe to share between threads.
 
@@ -34,16 +35,16 @@ class RunningSum:
         contributors: ciphertexts added so far.
     """
 
-    __slots__ = ("_sums", "contributors", "length", "parameters")
+    __slots__ = ("_layout", "_low", "_pieces", "_scratch", "contributors", "length", "parameters")
 
     def __init__(self, parameters: CohortParameters, length: int, contributors: int) -> None:
         self.parameters = parameters
         self.length = length
         self.contributors = contributors
-        shape = (parameters.polynomials(length), RING_DIMENSION)
-        self._sums = [
-            np.zeros(shape, dtype=_ACCUMULATORS[plane.width]) for plane in packing.planes(parameters.modulus_bits)
-        ]
+        self._layout = parameters.words(length)
+        self._low = np.zeros(self._layout.words, dtype=np.uint64)
+        self._pieces = np.zeros(self._layout.words if self._layout.pieces else 0, dtype=np.uint64)
+        self._scratch = np.empty(min(_CHUNK, self._layout.words), dtype=np.uint64)
 
     @classmethod
     def new(cls, parameters: CohortParameters, length: int) -> RunningSum:
@@ -86,18 +87,15 @@ class RunningSum:
                 f"together the partial sums hold {self.contributors + other.contributors} contributions, "
                 f"the cohort takes {self.parameters.n_max}"
             )
-        for index, theirs in enumerate(other._sums):
-            self._sums[index] += theirs
+        self._low += other._low
+        self._pieces += other._pieces
         self.contributors += other.contributors
 
     def rows(self, first: int, count: int) -> npt.NDArray[np.uint64]:
         """Polynomials first .. first + count of the sum: uint64[count, N], modulo 2^Q."""
-        planes = packing.planes(self.parameters.modulus_bits)
-        out = self._sums[0][first : first + count].astype(np.uint64)
-        for plane, total in zip(planes[1:], self._sums[1:], strict=True):
-            out += total[first : first + count].astype(np.uint64) << np.uint64(plane.shift)
-        out &= np.uint64((1 << self.parameters.modulus_bits) - 1)
-        return out
+        last = min(first + count, self.polynomials)
+        found = packing.gather(self._low, self._pieces, self._layout, first * RING_DIMENSION, last * RING_DIMENSION)
+        return found.reshape(-1, RING_DIMENSION)
 
     def to_bytes(self) -> bytes:
         """A header, then the sum packed as a ciphertext is."""
@@ -109,11 +107,8 @@ class RunningSum:
             self.length,
             self.contributors,
         )
-        bits = self.parameters.modulus_bits
-        packed = np.empty((self.polynomials, RING_DIMENSION * bits // 8), dtype=np.uint8)
-        for first in range(0, self.polynomials, _CHUNK):
-            packing.pack_into(self.rows(first, _CHUNK), bits, packed[first : first + _CHUNK])
-        return header + packed.tobytes()
+        coefficients = packing.gather(self._low, self._pieces, self._layout, 0, self._layout.coefficients)
+        return header + packing.pack(coefficients, self._layout)
 
     @classmethod
     def from_bytes(cls, data: bytes | memoryview) -> RunningSum:
@@ -146,13 +141,15 @@ class RunningSum:
             raise MalformedError(f"a ciphertext has {size_bytes} bytes, expected {expected}")
 
     def _accumulate(self, packed: bytes | memoryview) -> None:
-        bits = self.parameters.modulus_bits
-        rows = packing.as_polynomials(packed, bits)
-        for first in range(0, len(rows), _CHUNK):
-            chunk = rows[first : first + _CHUNK]
-            for plane, total in zip(packing.planes(bits), self._sums, strict=True):
-                total[first : first + _CHUNK] += plane.parts(chunk)
+        words = packing.as_words(packed, self._layout)
+        for start in range(0, len(words), _CHUNK):
+            part = words[start : start + _CHUNK]
+            self._low[start : start + _CHUNK] += part
+            if self._layout.pieces:
+                piece = self._scratch[: len(part)]
+                np.right_shift(part, np.uint64(self._layout.bits), out=piece)
+                self._pieces[start : start + _CHUNK] += piece
 
 
-assert MAX_DEVICES * (2**16 - 1) < 2**32, "a 16-bit part would overflow its accumulator"
-assert MAX_DEVICES * (2**4 - 1) < 2**16, "a 4-bit part would overflow its accumulator"
+# Slots leave fewer than one slot of the 64 bits unused, so a piece has fewer bits than a slot.
+assert MAX_DEVICES << (MAX_VALUE_BITS + (MAX_DEVICES - 1).bit_length()) < 1 << 64, "sums of pieces would wrap"

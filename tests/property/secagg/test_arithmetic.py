@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from nightshift.protocol.secagg import packing, ring
 from nightshift.protocol.secagg.encoding import Encoding, VectorLayout
 from nightshift.protocol.secagg.parameters import RING_DIMENSION
+from nightshift.protocol.secagg.words import WordLayout
 
 SPARSE = st.dictionaries(st.integers(0, RING_DIMENSION - 1), st.integers(0, 2**64 - 1), min_size=1, max_size=12)
 SMALL = st.dictionaries(st.integers(0, RING_DIMENSION - 1), st.integers(-10752, 10752), min_size=1, max_size=12)
@@ -50,12 +51,32 @@ def test_products_distribute_over_sums_of_keys(seed: int, bits: int) -> None:
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 64), st.integers(1, 3), st.integers(0, 2**32))
 def test_packing_round_trips(bits: int, rows: int, seed: int) -> None:
-    coefficients = np.random.default_rng(seed).integers(0, 2**64, (rows, RING_DIMENSION), dtype=np.uint64)
-    packed = packing.pack(coefficients, bits)
-    assert len(packed) == rows * RING_DIMENSION * bits // 8
-    unpacked = packing.unpack(packed, bits)
+    layout = WordLayout(bits, rows * RING_DIMENSION)
+    coefficients = np.random.default_rng(seed).integers(0, 2**64, layout.coefficients, dtype=np.uint64)
+    packed = packing.pack(coefficients, layout)
+    assert len(packed) == layout.size_bytes
+    unpacked = packing.unpack(packed, layout)
     np.testing.assert_array_equal(unpacked, coefficients & np.uint64((1 << bits) - 1))
-    assert packing.pack(unpacked, bits) == packed
+    assert packing.pack(unpacked, layout) == packed
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(40, 64), st.integers(0, 2**32), st.integers(0, 4096), st.integers(0, 4096))
+def test_sums_of_words_are_sums_of_coefficients(bits: int, seed: int, one: int, other: int) -> None:
+    """Of any number of ciphertexts up to 512, and for any part of the coefficients."""
+    layout = WordLayout(bits, RING_DIMENSION)
+    coefficients = np.random.default_rng(seed).integers(0, 2**64, (3, RING_DIMENSION), dtype=np.uint64)
+    times = np.array([510, 1, 1], dtype=np.uint64)
+    low, pieces = np.zeros((2, layout.words), dtype=np.uint64)
+    for row, count in zip(coefficients, times, strict=True):
+        words = packing.as_words(packing.pack(row, layout), layout)
+        low += count * words
+        if layout.pieces:
+            pieces += count * (words >> np.uint64(bits))
+    expected = (coefficients * times[:, None]).sum(axis=0, dtype=np.uint64) & np.uint64((1 << bits) - 1)
+    first, last = sorted((one, other))
+    found = packing.gather(low, pieces, layout, first, last)
+    np.testing.assert_array_equal(found, expected[first:last])
 
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False, width=32)

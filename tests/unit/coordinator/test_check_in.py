@@ -219,7 +219,7 @@ def test_a_device_certified_after_the_plan_was_logged_waits_for_the_next(
             cohort_id=cohort.cohort_id,
             plan_hash=cohort.plan_hash,
             size_bytes=contribution_size_bytes(document_of(cohort)),
-            sha256=bytes(32),
+            signature=bytes(64),
             now_unix_s=now_unix_s(),
         )
 

@@ -31,7 +31,6 @@ from nightshift.protocol.errors import (
     SignatureInvalidError,
     StateConflictError,
 )
-from nightshift.protocol.identity import SIGNATURE_BYTES
 from nightshift.protocol.plan_checks import VerifiedPlan
 from nightshift.v1 import device_pb2
 from tests.support.coordinators import TASK, make_task, make_token
@@ -204,12 +203,12 @@ def test_garbage_of_the_right_size_is_refused_and_forgotten(served: Deployment, 
 
 
 @pytest.mark.parametrize("member", [1, 4])
-def test_one_flipped_bit_in_a_share_or_its_signature_is_refused(
+def test_one_flipped_bit_in_ciphertext_or_share_is_refused(
     served: Deployment, devices: list[ScriptedDevice], member: int
 ) -> None:
     good = prepare(devices[0])
     parameters = good.plan.document.parameters
-    stride = parameters.sealed_share_bytes + SIGNATURE_BYTES
+    stride = parameters.sealed_share_bytes
     start = parameters.ciphertext_bytes(good.plan.document.vector.length) + (member - 1) * stride
     for place in (0, start, start + stride - 1):
         body = bytearray(good.body)
@@ -281,7 +280,7 @@ def test_an_empty_stream_is_refused(served: Deployment, devices: list[ScriptedDe
 
 
 def test_a_cohort_that_does_not_exist_takes_nothing(served: Deployment, devices: list[ScriptedDevice]) -> None:
-    request = device_pb2.OpenUploadRequest(cohort_id=bytes(32), plan_hash=bytes(32), size_bytes=1, sha256=bytes(32))
+    request = device_pb2.OpenUploadRequest(cohort_id=bytes(32), plan_hash=bytes(32), size_bytes=1, signature=bytes(64))
     with pytest.raises(NotFoundError):
         devices[0]._call(devices[0].stub.OpenUpload, request)
     with pytest.raises(NightshiftError):

@@ -172,7 +172,7 @@ def repeat_entry(messages: list[device_pb2.GetBundleResponse]) -> None:
 
 
 def other_ciphertext(messages: list[device_pb2.GetBundleResponse]) -> None:
-    messages[1].entry.ciphertext_sha256 = bytes(32)
+    messages[1].entry.ciphertext_tag = bytes(16)
 
 
 def other_set_hash(messages: list[device_pb2.GetBundleResponse]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 
 import numpy as np
@@ -10,8 +11,9 @@ from secagg_cohort import Cohort, Identity
 
 from nightshift.protocol.errors import MalformedError, SignatureInvalidError, UsageError
 from nightshift.protocol.secagg import packing
-from nightshift.protocol.secagg.device import Contribution, MemberKey, check_members
-from nightshift.protocol.secagg.parameters import RING_DIMENSION, CohortParameters
+from nightshift.protocol.secagg.contribution import Contribution, ciphertext_tag
+from nightshift.protocol.secagg.device import MemberKey, check_members
+from nightshift.protocol.secagg.parameters import CohortParameters
 
 
 @pytest.fixture(scope="module")
@@ -22,17 +24,15 @@ def cohort() -> Cohort:
 def test_sizes_are_exact(cohort: Cohort) -> None:
     contribution = cohort.upload(1).contribution
     assert len(contribution.ciphertext) == cohort.parameters.ciphertext_bytes(20_000)
-    assert [share.index for share in contribution.shares] == [1, 2, 3, 4]
-    for share in contribution.shares:
-        assert len(share.sealed) == cohort.parameters.sealed_share_bytes
-        assert len(share.signature) == 64
+    assert [len(sealed) for sealed in contribution.sealed] == [cohort.parameters.sealed_share_bytes] * 4
+    assert len(contribution.signature) == 64
 
 
 def test_nothing_of_the_vector_shows(cohort: Cohort) -> None:
     """The same vector twice: unrelated ciphertexts, each with uniform coefficients."""
     vector = np.zeros(20_000, dtype=np.uint64)
     first, second = (
-        packing.unpack(cohort.upload(1, vector).contribution.ciphertext, cohort.parameters.modulus_bits)
+        packing.unpack(cohort.upload(1, vector).contribution.ciphertext, cohort.parameters.words(20_000))
         for _ in range(2)
     )
     difference = (first - second) & np.uint64((1 << cohort.parameters.modulus_bits) - 1)
@@ -85,7 +85,7 @@ def test_malformed_committees_are_refused(cohort: Cohort, change: object, messag
 def test_uploads_that_were_touched_are_refused(cohort: Cohort) -> None:
     sender = Identity.numbered(1)
     good = cohort.upload(1).contribution
-    shares = good.shares
+    sealed = good.sealed
 
     def refuse(error: type[Exception], message: str, **changes: object) -> None:
         changed = replace(good, **changes)
@@ -95,15 +95,47 @@ def test_uploads_that_were_touched_are_refused(cohort: Cohort) -> None:
     refuse(MalformedError, "a ciphertext has", ciphertext=good.ciphertext[:-1])
     refuse(MalformedError, "a ciphertext has", ciphertext=good.ciphertext + b"\0")
     flipped = bytes([good.ciphertext[0] ^ 1]) + good.ciphertext[1:]
-    refuse(SignatureInvalidError, "share for member 1", ciphertext=flipped)
-    refuse(MalformedError, "by index 1..4", shares=shares[:3])
-    refuse(MalformedError, "by index 1..4", shares=(shares[1], shares[0], *shares[2:]))
-    refuse(MalformedError, "share for member 2 has", shares=(shares[0], replace(shares[1], sealed=b""), *shares[2:]))
-    swapped = replace(shares[1], sealed=shares[0].sealed)
-    refuse(SignatureInvalidError, "share for member 2", shares=(shares[0], swapped, *shares[2:]))
-    other = replace(shares[3], signature=shares[2].signature)
-    refuse(SignatureInvalidError, "share for member 4", shares=(*shares[:3], other))
-    refuse(SignatureInvalidError, "has 0 bytes", shares=(*shares[:3], replace(shares[3], signature=b"")))
+    signature = "the signature of the contribution"
+    refuse(SignatureInvalidError, signature, ciphertext=flipped)
+    swapped = good.ciphertext[8:16] + good.ciphertext[:8] + good.ciphertext[16:]
+    refuse(SignatureInvalidError, signature, ciphertext=swapped)
+    refuse(MalformedError, "each of 4 members, got 3", sealed=sealed[:3])
+    refuse(MalformedError, "each of 4 members, got 5", sealed=(*sealed, sealed[0]))
+    refuse(SignatureInvalidError, signature, sealed=(sealed[1], sealed[0], *sealed[2:]))
+    refuse(MalformedError, "share for member 2 has 0", sealed=(sealed[0], b"", *sealed[2:]))
+    for index in range(4):
+        changed = bytes([sealed[index][0] ^ 1]) + sealed[index][1:]
+        refuse(SignatureInvalidError, signature, sealed=(*sealed[:index], changed, *sealed[index + 1 :]))
+    refuse(SignatureInvalidError, signature, signature=cohort.upload(1).contribution.signature)
+    refuse(SignatureInvalidError, "has 0 bytes", signature=b"")
+
+
+@pytest.mark.parametrize("position", [0, 1, 7, 8, 15, 16, 5_000, -1])
+def test_the_tag_notices_every_flipped_bit(cohort: Cohort, position: int) -> None:
+    ciphertext = bytes(cohort.upload(1).contribution.ciphertext)
+    device = Identity.numbered(1).device_id
+    good = ciphertext_tag(cohort.plan_hash, device, ciphertext)
+    assert len(good) == 16
+    for bit in range(8):
+        changed = bytearray(ciphertext)
+        changed[position] ^= 1 << bit
+        assert ciphertext_tag(cohort.plan_hash, device, bytes(changed)) != good
+    assert ciphertext_tag(cohort.plan_hash, device, memoryview(ciphertext)) == good
+    assert ciphertext_tag(bytes(32), device, ciphertext) != good
+    assert ciphertext_tag(cohort.plan_hash, Identity.numbered(2).device_id, ciphertext) != good
+
+
+def test_the_tag_is_that_of_the_rfc_under_the_documented_key(cohort: Cohort) -> None:
+    """Poly1305 by its definition (RFC 8439, section 2.5.1), in Python's integers."""
+    device, message = Identity.numbered(1).device_id, bytes(range(40))
+    fields = [b"nightshift/v1/ciphertext-tag", cohort.plan_hash, device]
+    key = hashlib.sha256(b"".join(len(field).to_bytes(4, "big") + field for field in fields)).digest()
+    r = int.from_bytes(key[:16], "little") & 0x0FFFFFFC0FFFFFFC0FFFFFFC0FFFFFFF
+    accumulator = 0
+    for start in range(0, len(message), 16):
+        accumulator = (accumulator + int.from_bytes(message[start : start + 16] + b"\x01", "little")) * r % (2**130 - 5)
+    expected = (accumulator + int.from_bytes(key[16:], "little")) % 2**128
+    assert ciphertext_tag(cohort.plan_hash, device, message) == expected.to_bytes(16, "little")
 
 
 def test_a_contribution_is_bound_to_its_sender_and_plan(cohort: Cohort) -> None:
@@ -118,7 +150,7 @@ def test_a_contribution_is_bound_to_its_sender_and_plan(cohort: Cohort) -> None:
 def test_every_contribution_draws_fresh_keys(cohort: Cohort) -> None:
     first, second = (cohort.upload(1).contribution for _ in range(2))
     assert first.ciphertext != second.ciphertext
-    assert not {share.sealed for share in first.shares} & {share.sealed for share in second.shares}
+    assert not set(first.sealed) & set(second.sealed)
 
 
 def test_a_contribution_is_immutable(cohort: Cohort) -> None:
@@ -127,4 +159,3 @@ def test_a_contribution_is_immutable(cohort: Cohort) -> None:
     with pytest.raises(AttributeError):
         contribution.ciphertext = b""  # type: ignore[misc]  # that it is refused is the point
     assert contribution.ciphertext.__class__ is bytes
-    assert len(contribution.ciphertext) % (RING_DIMENSION // 8) == 0

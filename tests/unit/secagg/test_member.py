@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 
 import pytest
@@ -12,8 +13,8 @@ from nightshift.protocol.errors import (
     SignatureInvalidError,
     UsageError,
 )
-from nightshift.protocol.secagg.contributors import Contributor, set_hash
-from nightshift.protocol.secagg.device import SealedShare, share_signature_message
+from nightshift.protocol.secagg.contribution import entry_of
+from nightshift.protocol.secagg.contributors import Contributor, contribution_message, set_hash
 from nightshift.protocol.secagg.errors import ShareRefusedError
 from nightshift.protocol.secagg.member import verify_answer
 from nightshift.protocol.secagg.parameters import CohortParameters
@@ -104,17 +105,18 @@ def test_every_doubt_about_a_share_names_its_contributor(cohort: Cohort, uploads
         cohort.member_keys[0].prekey,
         seal_info(cohort.plan_hash, victim.sender.device_id, cohort.member_keys[0].device_id),
     )
-    import hashlib
-
     known_entry = replace(entry, sealed_sha256=(hashlib.sha256(known).digest(), *entry.sealed_sha256[1:]))
     cases = [
         replace(good, sealed=other.sealed),
         replace(good, signature=other.signature),
         replace(good, signature=b""),
         replace(good, public_key=other.public_key),
-        replace(good, contributor=replace(entry, ciphertext_sha256=bytes(32))),
+        replace(good, contributor=replace(entry, ciphertext_tag=bytes(16))),
+        replace(good, contributor=replace(entry, ciphertext_tag=b"")),
         replace(good, contributor=replace(entry, sealed_sha256=entry.sealed_sha256[:-1])),
         replace(good, contributor=replace(entry, sealed_sha256=())),
+        # One other share of the list, that of another member, was swapped.
+        replace(good, contributor=replace(entry, sealed_sha256=(*entry.sealed_sha256[:-1], bytes(32)))),
         replace(good, sealed=known, contributor=known_entry),
         victim.share(2),
     ]
@@ -130,18 +132,9 @@ def resealed(cohort: Cohort, upload: Upload, plaintext: bytes) -> Upload:
     member = cohort.member_keys[0]
     sender = upload.sender
     sealed = seal(plaintext, member.prekey, seal_info(cohort.plan_hash, sender.device_id, member.device_id))
-    import hashlib
-
-    message = share_signature_message(
-        cohort.plan_hash,
-        sender.device_id,
-        member.device_id,
-        hashlib.sha256(sealed).digest(),
-        upload.entry.ciphertext_sha256,
-    )
-    share = SealedShare(index=1, sealed=sealed, signature=sender.sign(message))
-    contribution = replace(upload.contribution, shares=(share, *upload.contribution.shares[1:]))
-    return Upload(sender=sender, values=upload.values, contribution=contribution)
+    unsigned = replace(upload.contribution, sealed=(sealed, *upload.contribution.sealed[1:]))
+    message = contribution_message(cohort.plan_hash, entry_of(cohort.plan_hash, sender.device_id, unsigned))
+    return replace(upload, contribution=replace(unsigned, signature=sender.sign(message)))
 
 
 def test_signed_garbage_is_found_by_the_member(cohort: Cohort, uploads: list[Upload]) -> None:
@@ -167,7 +160,7 @@ def test_indexes_outside_the_committee_are_refused(cohort: Cohort, uploads: list
 def entry(number: int, **changes: object) -> Contributor:
     made = Contributor(
         device_id=Identity.numbered(number).device_id,
-        ciphertext_sha256=bytes([number]) * 32,
+        ciphertext_tag=bytes([number]) * 16,
         sealed_sha256=(bytes(32), bytes([number]) * 32),
     )
     return replace(made, **changes)
@@ -182,7 +175,7 @@ def test_set_hash_depends_on_every_field_but_not_on_the_order() -> None:
         set_hash(b"q" * 32, entries),
         set_hash(b"p" * 32, entries[:2]),
         set_hash(b"p" * 32, []),
-        set_hash(b"p" * 32, [entry(1, ciphertext_sha256=bytes(32)), *entries[1:]]),
+        set_hash(b"p" * 32, [entry(1, ciphertext_tag=bytes(16)), *entries[1:]]),
         set_hash(b"p" * 32, [entry(1, sealed_sha256=(bytes(32), bytes(32))), *entries[1:]]),
         set_hash(b"p" * 32, [entry(4), *entries[1:]]),
     ]
@@ -193,7 +186,7 @@ def test_set_hash_depends_on_every_field_but_not_on_the_order() -> None:
     "changes",
     [
         {"device_id": b"short"},
-        {"ciphertext_sha256": b""},
+        {"ciphertext_tag": b""},
         {"sealed_sha256": (bytes(32), bytes(31))},
         {"sealed_sha256": (bytes(32),)},
     ],

@@ -209,7 +209,7 @@ def test_the_attack_opens_two_sums_from_members_that_answered_once() -> None:
             for weight, index in zip(weights, range(1, parameters.corrupt + 1), strict=True):
                 traitor = cohort.members[index - 1]
                 info = seal_info(cohort.plan_hash, upload.sender.device_id, traitor.identity.device_id)
-                sealed = upload.contribution.shares[index - 1].sealed
+                sealed = upload.contribution.sealed[index - 1]
                 share = open_sealed(sealed, traitor.prekey_private, info, parameters)
                 mixed += np.uint64(weight) * sharing.from_bytes(share, parameters, what="a share")
     scaled = mixed % np.uint64(P) * np.uint64(pow(one.first, -1, P)) % np.uint64(P)

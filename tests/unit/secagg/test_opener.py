@@ -123,7 +123,7 @@ def test_shares_of_another_key_leave_the_sum_absent(ten: tuple[Cohort, list[Uplo
     """A device whose shares are consistent but of another key than its ciphertext's."""
     cohort, uploads, answers = ten
     other = cohort.upload(77)
-    foreign = [*uploads[:3], replace(uploads[3], contribution=replace(other.contribution, shares=()))]
+    foreign = [*uploads[:3], replace(uploads[3], contribution=replace(other.contribution, sealed=()))]
     with pytest.raises(NoSubsetPassesError):
         cohort.open(foreign, answers)
 
@@ -134,9 +134,9 @@ def test_a_ciphertext_that_was_not_meant_leaves_the_sum_absent(ten: tuple[Cohort
         cohort.open(uploads[:3], answers)
     with pytest.raises(NoSubsetPassesError):
         cohort.open([*uploads[:3], uploads[0]], answers)
-    # One wrong byte in the last polynomial only.
+    # The last words only: some coefficients, and pieces of others.
     last = bytearray(uploads[0].contribution.ciphertext)
-    last[-27136:] = bytes(27136)
+    last[-8000:] = bytes(8000)
     changed = replace(uploads[0], contribution=replace(uploads[0].contribution, ciphertext=bytes(last)))
     with pytest.raises(NoSubsetPassesError):
         cohort.open([changed, *uploads[1:]], answers)

@@ -49,7 +49,8 @@ def test_sizes_on_the_wire() -> None:
     assert (p.noise_bits, p.slot_bits, p.values_per_coefficient, p.modulus_bits) == (9, 22, 2, 53)
     assert p.polynomials(1) == p.polynomials(2 * 4096) == 1
     assert p.polynomials(2 * 4096 + 1) == 2
-    assert p.ciphertext_bytes(2 * 4096 + 1) == 2 * 4096 * 53 // 8
+    # 11 spare bits in a word: five words carry a sixth coefficient. 8192 = 6 * 1366 - 4.
+    assert p.ciphertext_bytes(2 * 4096 + 1) == 8 * 5 * 1366
     assert p.sealed_share_bytes == 32 + 2 * 4096 + 16
 
 

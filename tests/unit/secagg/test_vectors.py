@@ -12,7 +12,7 @@ from make_secagg_cohort import DEVICES, METRICS, PATH, SEED, cohort, layout, sma
 from secagg_cohort import Cohort, Upload, total
 
 from nightshift.protocol.domains import Domain
-from nightshift.protocol.secagg.device import Contribution, SealedShare
+from nightshift.protocol.secagg.contribution import Contribution
 from nightshift.protocol.secagg.member import Answer, verify_answer
 
 
@@ -31,18 +31,13 @@ def published_uploads(published: dict[str, Any], uploads: list[Upload]) -> list[
     """The published bytes in the reproduced identities."""
     return [
         Upload(
+            plan_hash=upload.plan_hash,
             sender=upload.sender,
             values=np.frombuffer(base64.b64decode(entry["values"]), dtype=np.uint8).astype(np.uint64),
             contribution=Contribution(
                 ciphertext=base64.b64decode(entry["ciphertext"]),
-                shares=tuple(
-                    SealedShare(
-                        index=share["index"],
-                        sealed=base64.b64decode(share["sealed"]),
-                        signature=bytes.fromhex(share["signature_hex"]),
-                    )
-                    for share in entry["shares"]
-                ),
+                sealed=tuple(base64.b64decode(sealed) for sealed in entry["sealed"]),
+                signature=bytes.fromhex(entry["signature_hex"]),
             ),
         )
         for entry, upload in zip(published["contributors"], uploads, strict=True)
@@ -77,6 +72,7 @@ def test_keys_and_ciphertexts_are_reproduced(published: dict[str, Any], made: tu
         assert entry["device_id_hex"] == upload.sender.device_id.hex()
         assert base64.b64decode(entry["values"]) == bytes(upload.values.astype(np.uint8))
         assert base64.b64decode(entry["ciphertext"]) == upload.contribution.ciphertext
+        assert entry["ciphertext_tag_hex"] == upload.entry.ciphertext_tag.hex()
 
 
 def test_published_shares_lead_to_the_published_answers_and_sum(
