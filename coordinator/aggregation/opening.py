@@ -1,8 +1,8 @@
-"""From T answers to a release: open, check, average, publish.
+"""From T answers to an opened cohort: open, check, make the sum durable.
 
-The objects are written first (the opened sum, the adapter), then one
-transaction makes them a release and ends the cohort. Killed before it, the
-next attempt computes the same bytes again.
+The sum is an object that is written first; then one transaction says that the
+cohort is opened. Killed before it, the next attempt writes the same bytes
+again. What becomes of the sum is the round's matter (`coordinator.rounds.conclusion`).
 """
 
 from __future__ import annotations
@@ -11,22 +11,25 @@ import io
 import json
 
 import numpy as np
+from numpy.typing import NDArray
 from sqlalchemy import select
 
-from coordinator.aggregation import fedavg, places
+from coordinator import audit
+from coordinator.aggregation import places
 from coordinator.aggregation.documents import document_of
+from coordinator.aggregation.fedavg import means
 from coordinator.compute import inline
 from coordinator.deployment import Deployment
 from coordinator.diagnostics import log, short
-from coordinator.releases.publication import StoredAdapter, load_adapter, publish, store_adapter
 from coordinator.rounds.states import Event, next_state
 from coordinator.rounds.transitions import void
-from coordinator.storage.rows import AnswerRow, Cohort, CohortState, ReleaseRow, Task
+from coordinator.storage.objects import Objects
+from coordinator.storage.rows import AnswerRow, Cohort, CohortState
 from nightshift.host.failpoints import failpoint
-from nightshift.protocol.adapters.errors import FormatError
 from nightshift.protocol.secagg.encoding import OpenedSum
 from nightshift.protocol.secagg.errors import SumAbsentError, SumOutOfRangeError
 from nightshift.protocol.secagg.member import Answer
+from nightshift.protocol.secagg.opener import OpenedVector
 
 
 def try_open(deployment: Deployment, cohort_id: bytes, now_unix_s: int) -> bool:
@@ -51,8 +54,7 @@ def try_open(deployment: Deployment, cohort_id: bytes, now_unix_s: int) -> bool:
                 document.parameters, cohort.plan_hash, deployment.objects.get(cohort.running_sum_key), answers
             )
             opened = document.vector.decode_sum(vector.values, cohort.counted)
-            adapter = _candidate(deployment, cohort, opened)
-        except (SumOutOfRangeError, FormatError) as error:
+        except SumOutOfRangeError as error:
             _refuse(deployment, cohort_id, str(error), now_unix_s)
             return True
         except SumAbsentError as error:
@@ -60,54 +62,52 @@ def try_open(deployment: Deployment, cohort_id: bytes, now_unix_s: int) -> bool:
             with deployment.database.transaction() as session:
                 session.get_one(Cohort, cohort_id).answers_tried = len(answers)
             return False
-        if vector.members_outside:
-            log.warning("members answered wrongly", cohort=short(cohort_id), members=list(vector.members_outside))
         _keep_sum(deployment, cohort_id, vector.values)
         failpoint("coordinator.open.before-commit")
-        _publish(deployment, cohort_id, adapter, opened, now_unix_s)
-        failpoint("coordinator.release.committed")
+        _finish(deployment, cohort_id, vector, opened, now_unix_s)
+        failpoint("coordinator.sum.durable")
         return True
 
 
-def _candidate(deployment: Deployment, cohort: Cohort, opened: OpenedSum) -> StoredAdapter:
-    with deployment.database.reading() as session:
-        parent = session.get_one(ReleaseRow, cohort.parent_release)
-    layout, tensors = load_adapter(deployment.objects, parent)
-    moved = fedavg.next_adapter(tensors, layout, document_of(cohort).side, opened)
-    return store_adapter(deployment.objects, layout, moved)
+def opened_sum(objects: Objects, cohort: Cohort) -> OpenedSum:
+    """The durable sum of an opened cohort."""
+    values = np.load(io.BytesIO(objects.get(places.opened_key(cohort.cohort_id))), allow_pickle=False)
+    return document_of(cohort).vector.decode_sum(values, cohort.counted)
 
 
-def _keep_sum(deployment: Deployment, cohort_id: bytes, values: np.ndarray[tuple[int], np.dtype[np.uint64]]) -> None:
+def _keep_sum(deployment: Deployment, cohort_id: bytes, values: NDArray[np.uint64]) -> None:
     file = io.BytesIO()
     np.save(file, values, allow_pickle=False)
     deployment.objects.put(places.opened_key(cohort_id), file.getvalue())
 
 
-def _publish(
-    deployment: Deployment, cohort_id: bytes, adapter: StoredAdapter, opened: OpenedSum, now_unix_s: int
-) -> None:
+def _finish(deployment: Deployment, cohort_id: bytes, vector: OpenedVector, opened: OpenedSum, now_unix_s: int) -> None:
+    """Say that the cohort is opened, and for the operator which members did not agree. Nobody is quarantined here."""
     with deployment.database.transaction() as session:
         cohort = session.get_one(Cohort, cohort_id)
-        cohort.state = next_state(cohort.state, Event.PUBLISH)
-        release = publish(
-            session,
-            deployment,
-            session.get_one(Task, cohort.task),
-            adapter,
-            parent=session.get_one(ReleaseRow, cohort.parent_release),
-            plan_hashes=[cohort.plan_hash],
-            contributors=opened.contributors,
-            now_unix_s=now_unix_s,
-        )
-        cohort.release_id = release.release_id
+        cohort.state = next_state(cohort.state, Event.OPEN)
         cohort.ended_unix_s = now_unix_s
-        means = {name: total / opened.contributors for name, total in opened.metrics.items()}
-        cohort.metrics = json.dumps({"weight": opened.weight, **means})
-    log.info("release published", cohort=short(cohort_id), task=release.task, number=release.number)
+        cohort.metrics = json.dumps(means(opened))
+        cohort.members_outside = json.dumps(vector.members_outside)
+        cohort.members_disputed = json.dumps(vector.members_disputed)
+        if vector.members_outside or vector.members_disputed:
+            audit.record(
+                session,
+                "cohort opened against members",
+                cohort_id.hex(),
+                answered_wrongly=vector.members_outside,
+                disputed=vector.members_disputed,
+            )
+    log.info("cohort opened", cohort=short(cohort_id), contributors=opened.contributors)
+    if vector.members_outside:
+        log.warning("members answered wrongly", cohort=short(cohort_id), members=list(vector.members_outside))
+    if vector.members_disputed:
+        log.warning("members disagree", cohort=short(cohort_id), members=list(vector.members_disputed))
 
 
 def _refuse(deployment: Deployment, cohort_id: bytes, reason: str, now_unix_s: int) -> None:
     with deployment.database.transaction() as session:
         cohort = session.get_one(Cohort, cohort_id)
         void(session, deployment, cohort, Event.REFUSE, reason=reason, now_unix_s=now_unix_s)
+    failpoint("coordinator.void.committed")
     log.warning("cohort void", cohort=short(cohort_id), reason=reason)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from pathlib import Path
 
 import click
 
 from coordinator import audit
-from coordinator.cli.command import coordinator, details, json_option, table
+from coordinator.cli.command import coordinator, details, json_option, rfc3339, table
 from nightshift.host.clock import now_unix_s
 from nightshift.host.console import emit
 from nightshift.protocol.errors import UsageError
@@ -29,10 +31,13 @@ def open_round(context: click.Context, task: str, as_json: bool) -> None:
     from coordinator.rounds.tasks import find_task
 
     with coordinator(context) as deployment, deployment.database.transaction() as session:
-        cohort = plans.open_round(session, deployment, find_task(session, task), now_unix_s())
-        audit.record(session, "round open", cohort.cohort_id.hex(), task=task, round=cohort.round_number)
-        result = round_record(session, cohort)
-    emit(result, as_json=as_json, text=f"round {result['round']} of {task} is open until {result['uploads_until']}")
+        opened = plans.open_round(session, deployment, find_task(session, task), now_unix_s())
+        result = round_record(session, opened)
+        cohorts = [cohort["cohort_id"] for cohort in result["cohorts"]]
+        audit.record(session, "round open", f"{task}/{opened.number}", cohorts=cohorts)
+    until = result["cohorts"][0]["uploads_until"]
+    several = f", in {len(cohorts)} cohorts" if len(cohorts) > 1 else ""
+    emit(result, as_json=as_json, text=f"round {result['round']} of {task} is open until {until}{several}")
 
 
 @rounds.command("list")
@@ -41,16 +46,17 @@ def open_round(context: click.Context, task: str, as_json: bool) -> None:
 @click.pass_context
 def list_rounds(context: click.Context, task: str, as_json: bool) -> None:
     """Show all rounds."""
+    from coordinator.cli.round_views import round_row
     from coordinator.cli.views import round_record
-    from coordinator.rounds.transitions import list_cohorts
+    from coordinator.rounds.rounds import list_rounds as all_rounds
 
     with coordinator(context) as deployment, deployment.database.reading() as session:
-        rows = [round_record(session, row) for row in list_cohorts(session) if task in ("", row.task)]
-    columns = ("task", "round", "state", "contributions", "answers", "threshold", "uploads_until", "reason")
+        rows = [round_record(session, row) for row in all_rounds(session) if task in ("", row.task)]
+    columns = ("task", "round", "state", "cohorts", "contributions", "opened", "ended", "reason")
     emit(
         {"rounds": rows},
         as_json=as_json,
-        text=table(rows, columns, empty="no rounds; open one: coordinator round open TASK"),
+        text=table([round_row(row) for row in rows], columns, empty="no rounds; open one: coordinator round open TASK"),
     )
 
 
@@ -59,13 +65,40 @@ def list_rounds(context: click.Context, task: str, as_json: bool) -> None:
 @json_option
 @click.pass_context
 def show_round(context: click.Context, name: str, as_json: bool) -> None:
-    """Show one round, named by TASK/NUMBER or by the first digits of its cohort id."""
+    """Show a round, named TASK/ROUND, or one cohort of it, TASK/ROUND/COHORT or the first digits of its id."""
+    from coordinator.cli.round_views import round_text
     from coordinator.cli.views import round_record
-    from coordinator.rounds.transitions import find_cohort
+    from coordinator.rounds.rounds import find
 
     with coordinator(context) as deployment, deployment.database.reading() as session:
-        result = round_record(session, find_cohort(session, name))
-    emit(result, as_json=as_json, text=details(result))
+        result = round_record(session, *find(session, name))
+    emit(result, as_json=as_json, text=round_text(result))
+
+
+@rounds.command("watch")
+@click.argument("name")
+@click.option("--every", "every_s", type=click.FloatRange(0.1, 3600), default=2.0, show_default=True, help="Seconds.")
+@json_option
+@click.pass_context
+def watch_round(context: click.Context, name: str, every_s: float, as_json: bool) -> None:
+    """Follow a round until it has ended: a line, or with --json an object, whenever something has changed."""
+    from coordinator.cli.round_views import progress_text
+    from coordinator.cli.views import round_record
+    from coordinator.rounds.rounds import find
+
+    shown = ""
+    with coordinator(context) as deployment:
+        while True:
+            with deployment.database.reading() as session:
+                result = round_record(session, *find(session, name))
+            text = progress_text(result)
+            if text != shown:
+                emit(result, as_json=as_json, text=f"{rfc3339(now_unix_s())}  {text}")
+                sys.stdout.flush()
+                shown = text
+            if result["ended"] is not None:
+                return
+            time.sleep(every_s)
 
 
 @rounds.command("abort")
@@ -75,22 +108,28 @@ def show_round(context: click.Context, name: str, as_json: bool) -> None:
 @json_option
 @click.pass_context
 def abort_round(context: click.Context, name: str, reason: str, yes: bool, as_json: bool) -> None:
-    """End a round without a sum; its uploads are erased."""
+    """End a round, or one cohort of it, without a sum; its uploads are erased. Cohorts that are opened stay opened."""
     from coordinator.aggregation.places import erase_ended
     from coordinator.cli.views import round_record
-    from coordinator.rounds.states import Event
-    from coordinator.rounds.transitions import find_cohort, void
+    from coordinator.rounds.advance import abort, conclude_rounds
+    from coordinator.rounds.rounds import find
 
     if not yes:
-        click.confirm(f"end round {name} without a sum?", abort=True, err=True)
+        click.confirm(f"end {name} without a sum?", abort=True, err=True)
     with coordinator(context) as deployment:
         with deployment.database.transaction() as session:
-            cohort = find_cohort(session, name)
-            void(session, deployment, cohort, Event.ABORT, reason=reason, now_unix_s=now_unix_s())
-            audit.record(session, "round abort", cohort.cohort_id.hex(), reason=reason)
-            result = round_record(session, cohort)
+            found, cohorts = find(session, name)
+            abort(session, deployment, cohorts, reason)
+            audit.record(session, "round abort", name, reason=reason)
+        conclude_rounds(deployment, now_unix_s())
         erase_ended(deployment)
-    emit(result, as_json=as_json, text=f"round {result['round']} of {result['task']} is void")
+        with deployment.database.reading() as session:
+            result = round_record(session, *find(session, f"{found.task}/{found.number}"))
+    emit(
+        result,
+        as_json=as_json,
+        text=f"{name} is ended; round {result['round']} of {result['task']} is {result['state']}",
+    )
 
 
 @click.group()

@@ -1,4 +1,4 @@
-"""Whatever is due, done: deadlines, openings, erasure, automatic rounds.
+"""Whatever is due, done: deadlines, openings, releases, erasure, automatic rounds.
 
 `advance` is called by the ticker and at the start of every device's call. It
 acts on rows alone, so a restarted coordinator goes on where the killed one was.
@@ -7,6 +7,7 @@ acts on rows alone, so a restarted coordinator goes on where the killed one was.
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -15,14 +16,16 @@ from coordinator.aggregation.opening import try_open
 from coordinator.aggregation.places import erase_ended
 from coordinator.deployment import Deployment
 from coordinator.diagnostics import log, short
+from coordinator.rounds.conclusion import conclude
 from coordinator.rounds.plans import open_round
-from coordinator.rounds.states import Event, next_state
+from coordinator.rounds.rounds import running
+from coordinator.rounds.states import FINAL, Event, next_state
 from coordinator.rounds.task_settings import TaskSettings
 from coordinator.rounds.transitions import freeze, unfinished, void
 from coordinator.storage.rows import AnswerRow, Cohort, CohortState, Task, TaskState
 from nightshift.host.clock import now_unix_s
 from nightshift.host.failpoints import failpoint
-from nightshift.protocol.errors import DeclinedError, NightshiftError
+from nightshift.protocol.errors import DeclinedError, NightshiftError, StateConflictError
 
 TICK_S = 0.5
 
@@ -38,6 +41,7 @@ def advance(deployment: Deployment) -> None:
             continue
         if _due_event(cohort, now) is not None:
             _step(deployment, cohort.cohort_id, now)
+    conclude_rounds(deployment, now)
     erase_ended(deployment)
     _open_automatic_rounds(deployment, now)
 
@@ -69,6 +73,8 @@ def _step(deployment: Deployment, cohort_id: bytes, now: int) -> None:
             void(session, deployment, cohort, event, reason=_reason(session, cohort, event), now_unix_s=now)
     if event is Event.FREEZE:
         failpoint("coordinator.freeze.committed")
+    if cohort.state is CohortState.VOID:
+        failpoint("coordinator.void.committed")
     log.info("cohort advanced", cohort=short(cohort_id), step=event.value, counted=cohort.counted, reason=cohort.reason)
 
 
@@ -83,7 +89,7 @@ def _reason(session: Session, cohort: Cohort, event: Event) -> str:
 
 def _open_automatic_rounds(deployment: Deployment, now: int) -> None:
     with deployment.database.reading() as session:
-        busy = {cohort.task for cohort in unfinished(session)}
+        busy = {found.task for found in running(session)}
         tasks = session.scalars(select(Task).where(Task.state == TaskState.ACTIVE)).all()
     for task in tasks:
         settings = TaskSettings.model_validate_json(task.settings)
@@ -91,21 +97,31 @@ def _open_automatic_rounds(deployment: Deployment, now: int) -> None:
             continue
         try:
             with deployment.database.transaction() as session:
-                cohort = open_round(session, deployment, session.get_one(Task, task.name), now)
+                opened = open_round(session, deployment, session.get_one(Task, task.name), now)
         except DeclinedError:
             continue  # the pool does not suffice yet; `coordinator round open` would say what is missing
         failpoint("coordinator.plan.committed")
-        log.info("round opened", task=task.name, round=cohort.round_number, cohort=short(cohort.cohort_id))
+        log.info("round opened", task=task.name, round=opened.number)
 
 
-def abort(deployment: Deployment, cohort_id: bytes, reason: str) -> None:
-    """End a cohort by the operator's word.
+def conclude_rounds(deployment: Deployment, now: int) -> None:
+    """End every round whose cohorts have all ended."""
+    with deployment.database.reading() as session:
+        rounds = running(session)
+    for found in rounds:
+        conclude(deployment, found.task, found.number, now)
+
+
+def abort(session: Session, deployment: Deployment, cohorts: Sequence[Cohort], reason: str) -> None:
+    """End cohorts by the operator's word, in the session's transaction; `conclude_rounds` comes after its commit.
 
     Raises:
-        StateConflictError: it has ended already.
+        StateConflictError: all of them have ended already.
     """
-    with deployment.database.transaction() as session:
-        cohort = session.get_one(Cohort, cohort_id)
+    going_on = [cohort for cohort in cohorts if cohort.state not in FINAL]
+    if not going_on:
+        raise StateConflictError("it has ended already; nothing was changed")
+    for cohort in going_on:
         void(session, deployment, cohort, Event.ABORT, reason=reason, now_unix_s=now_unix_s())
 
 

@@ -12,6 +12,7 @@ from coordinator.enrolment.devices import certified_at
 from coordinator.log import LogSnapshot
 from coordinator.rounds import erasures
 from coordinator.rounds.pool import spent_parent
+from coordinator.rounds.rounds import place_of, running
 from coordinator.rounds.seats import seat_of, silent
 from coordinator.rounds.transitions import unfinished
 from coordinator.storage.rows import (
@@ -23,6 +24,7 @@ from coordinator.storage.rows import (
     Device,
 )
 from nightshift.protocol.errors import StateConflictError
+from nightshift.protocol.identity import DeviceId
 from nightshift.v1 import device_pb2
 
 VOIDS_KEPT_S = 30 * 86_400
@@ -41,8 +43,9 @@ def duties(session: Session, device: Device) -> list[bytes]:
 
 
 def cohort_for(session: Session, device: Device, root: x509.Certificate, now_unix_s: int) -> Cohort | None:
-    """The open cohort that this device should contribute to, if there is one."""
-    for cohort in unfinished(session):
+    """The open cohort that this device should contribute to, if there is one: its own of a running round."""
+    places = [place_of(session, found, DeviceId(device.device_id)) for found in running(session)]
+    for cohort in sorted(places, key=lambda cohort: (cohort.upload_deadline_unix_s, cohort.cohort_id)):
         if cohort.state is not CohortState.OPEN or now_unix_s > cohort.upload_deadline_unix_s:
             continue
         if not certified_at(device, root, cohort.created_unix_s):

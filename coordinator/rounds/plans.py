@@ -1,47 +1,47 @@
-"""Making a plan: one transaction from the pool to the signed, logged plan.
+"""Opening a round: how many cohorts, a plan for each, and every device's place in one of them.
 
-The pool is logged first. The log's size and root right after it seed the draw
-of the committee, and the plan is appended at exactly that size, so that the
-coordinator has no room to choose members: whoever holds the log can draw again.
+All of it is one transaction: after a crash there is the whole round or nothing.
+Each cohort draws a committee of its own from a pool of its own, the devices that
+still have a prekey when its turn comes; a device may sit on several committees
+of a round, with another prekey on each, but contributes to one cohort.
 """
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
-from sqlalchemy import func, select
+from sqlalchemy import func, insert, select
 from sqlalchemy.orm import Session
 
 from coordinator.deployment import Deployment
 from coordinator.releases.publication import newest_release
-from coordinator.rounds import prekeys
+from coordinator.rounds import assignment
+from coordinator.rounds.cohort_plans import Deadlines, open_cohort
 from coordinator.rounds.pool import PoolEntry, able_to_contribute, pool
-from coordinator.rounds.states import FINAL, INITIAL
-from coordinator.rounds.task_settings import METRICS, TaskSettings
-from coordinator.storage.rows import Cohort, CommitteeSeat, Model, ReleaseRow, Task, TaskState
-from nightshift.protocol.adapters.layout import AdapterLayout, Side
+from coordinator.rounds.rounds import running
+from coordinator.rounds.states import ROUND_INITIAL
+from coordinator.rounds.task_settings import TaskSettings
+from coordinator.storage.rows import AssignmentRow, Cohort, ReleaseRow, Round, Task, TaskState
 from nightshift.protocol.errors import DeclinedError
 from nightshift.protocol.identity import DeviceId
-from nightshift.protocol.manifest import Manifest
-from nightshift.protocol.plan import (
-    PROTOCOL_VERSION,
-    PlanDocument,
-    committee_seed,
-    layout_to_proto,
-    plan_hash,
-    pool_digest,
-    prekey_to_proto,
-    side_to_proto,
-    sign_plan,
-)
-from nightshift.protocol.secagg.committee import committee_size, draw
-from nightshift.protocol.secagg.parameters import CohortParameters
-from nightshift.v1 import log_pb2, plan_pb2
 
 
-def open_round(session: Session, deployment: Deployment, task: Task, now_unix_s: int) -> Cohort:
-    """Open the next round of a task with one cohort, in the session's transaction.
+def open_round(
+    session: Session,
+    deployment: Deployment,
+    task: Task,
+    now_unix_s: int,
+    *,
+    apart: Sequence[Collection[DeviceId]] = (),
+) -> Round:
+    """Open the next round of a task, in the session's transaction.
+
+    Args:
+        session: a transaction.
+        deployment: whose log and key.
+        task: what is learned.
+        now_unix_s: when.
+        apart: groups of devices of which each is to be spread over different cohorts.
 
     Raises:
         DeclinedError: not now; the message says what is missing.
@@ -49,59 +49,64 @@ def open_round(session: Session, deployment: Deployment, task: Task, now_unix_s:
     settings = TaskSettings.model_validate_json(task.settings)
     parent = newest_release(session, task.name)
     _require_room(session, task, settings, parent)
-    rounds = settings.rounds
-    upload_deadline = now_unix_s + rounds.upload_window_s
-    latest = upload_deadline + rounds.upload_extension_s
-    answer_deadline = latest + rounds.answer_window_s
-    entries = pool(session, now_unix_s=now_unix_s, answer_deadline_unix_s=answer_deadline)
-    _require_devices(session, task, settings, entries=entries, parent=parent, now_unix_s=now_unix_s)
-
-    cohort_id = secrets.token_bytes(32)
-    ids = [DeviceId(entry.device.device_id) for entry in entries]
-    deployment.log.append(
-        session,
-        log_pb2.LOG_ENTRY_KIND_POOL,
-        time_unix_s=now_unix_s,
-        subject=cohort_id,
-        digest=pool_digest(ids),
-    )
-    seed = deployment.log.snapshot(session)
-    drawn = draw(
-        committee_seed(seed.size, seed.root, cohort_id),
-        cohort_id,
-        ids,
-        committee_size(len(ids), settings.cohort.committee),
-    )
-    by_id = {entry.device.device_id: entry for entry in entries}
-    committee = [by_id[identity] for identity in drawn]
-    parameters = CohortParameters.derive(
-        n_max=settings.cohort.n_max, value_bits=settings.encoding.value_bits, committee_size=len(committee)
-    )
-    layout = settings.layout(Manifest.from_bytes(session.get_one(Model, task.package_id).manifest).dimensions)
-    side = settings.adapter.method.side_for_round(parent.number)
-    plan = plan_pb2.Plan(
-        protocol_version=PROTOCOL_VERSION,
-        cohort_id=cohort_id,
-        round=_next_round(session, task),
+    deadlines = Deadlines.of(settings, now_unix_s)
+    entries = pool(session, now_unix_s=now_unix_s, answer_deadline_unix_s=deadlines.answer_unix_s)
+    _require_pool(task, settings, entries)
+    able = able_to_contribute(session, entries, parent.release_id, now_unix_s)
+    _require_contributors(task, settings, parent, able=len(able), pool_size=len(entries))
+    opened = Round(
         task=task.name,
-        base_model=task.package_id,
+        number=_next_number(session, task),
+        state=ROUND_INITIAL,
         parent_release=parent.release_id,
-        layout=layout_to_proto(layout),
-        side=side_to_proto(side),
-        training=_training(settings),
-        encoding=_encoding(settings, layout, side),
-        n_max=settings.cohort.n_max,
-        n_min=settings.cohort.n_min,
-        pool=ids,
-        committee=_members(committee),
-        threshold=parameters.threshold,
-        upload_deadline_unix_s=upload_deadline,
-        latest_upload_deadline_unix_s=latest,
-        answer_deadline_unix_s=answer_deadline,
-        seed_log_size=seed.size,
-        seed_log_root=seed.root,
+        opened_unix_s=now_unix_s,
     )
-    return _commit(session, deployment, plan, committee, now_unix_s)
+    session.add(opened)
+    session.flush()
+    wanted = assignment.cohort_count(
+        len(able), wanted=settings.rounds.cohorts, n_min=settings.cohort.n_min, n_max=settings.cohort.n_max, apart=apart
+    )
+    cohorts: list[Cohort] = []
+    while len(cohorts) < wanted and len(entries) >= settings.cohort.pool_needed:
+        cohorts.append(
+            open_cohort(
+                session,
+                deployment,
+                task,
+                settings,
+                round_number=opened.number,
+                parent=parent,
+                entries=entries,
+                deadlines=deadlines,
+                now_unix_s=now_unix_s,
+            )
+        )
+        if len(cohorts) < wanted:
+            # Committees spend prekeys: where too few are left, the round has fewer cohorts.
+            entries = pool(session, now_unix_s=now_unix_s, answer_deadline_unix_s=deadlines.answer_unix_s)
+    opened.seed = assignment.round_seed(cohort.plan_hash for cohort in cohorts)
+    _assign(session, opened, cohorts, able, apart)
+    return opened
+
+
+def _assign(
+    session: Session,
+    opened: Round,
+    cohorts: Sequence[Cohort],
+    able: Sequence[DeviceId],
+    apart: Sequence[Collection[DeviceId]],
+) -> None:
+    dealt = assignment.deal(able, cohorts=len(cohorts), seed=opened.seed, apart=apart)
+    rows = [
+        {
+            "task": opened.task,
+            "round_number": opened.number,
+            "device_id": device,
+            "cohort_id": cohorts[place].cohort_id,
+        }
+        for device, place in dealt.items()
+    ]
+    session.execute(insert(AssignmentRow), rows)
 
 
 def _require_room(session: Session, task: Task, settings: TaskSettings, parent: ReleaseRow) -> None:
@@ -109,119 +114,32 @@ def _require_room(session: Session, task: Task, settings: TaskSettings, parent: 
         raise DeclinedError(f"task {task.name} is paused; `coordinator task pause {task.name} --resume` lifts it")
     if settings.rounds.total and parent.number >= settings.rounds.total:
         raise DeclinedError(f"task {task.name} has all its {settings.rounds.total} releases; it opens no more rounds")
-    running = session.scalar(select(Cohort).where(Cohort.task == task.name, Cohort.state.not_in(FINAL)))
-    if running is not None:
+    open_one = next((found for found in running(session) if found.task == task.name), None)
+    if open_one is not None:
         raise DeclinedError(
-            f"round {running.round_number} of task {task.name} is {running.state.value}; it must end first "
-            f"(`coordinator round show {running.cohort_id.hex()[:16]}`)"
+            f"round {open_one.number} of task {task.name} is still running; it must end first "
+            f"(`coordinator round show {task.name}/{open_one.number}`)"
         )
 
 
-def _require_devices(
-    session: Session,
-    task: Task,
-    settings: TaskSettings,
-    *,
-    entries: Sequence[PoolEntry],
-    parent: ReleaseRow,
-    now_unix_s: int,
-) -> None:
+def _require_pool(task: Task, settings: TaskSettings, entries: Sequence[PoolEntry]) -> None:
     needed = settings.cohort.pool_needed
     if len(entries) < needed:
         raise DeclinedError(
             f"no round for task {task.name}: {len(entries)} devices were seen in the last 48 h and hold a prekey "
             f"that outlives the round, {needed} are needed; let more devices check in"
         )
-    able = able_to_contribute(session, entries, parent.release_id, now_unix_s)
+
+
+def _require_contributors(task: Task, settings: TaskSettings, parent: ReleaseRow, *, able: int, pool_size: int) -> None:
     if able < settings.cohort.n_min:
         raise DeclinedError(
-            f"no round for task {task.name}: of {len(entries)} devices only {able} may still contribute to release "
-            f"{parent.number}, n_min is {settings.cohort.n_min}; the others wait until the prekeys of the void "
-            "cohort that they contributed to have expired"
+            f"no round for task {task.name}: of {pool_size} devices only {able} may still contribute to release "
+            f"{parent.number}, n_min is {settings.cohort.n_min}; the others wait until the void cohort that they "
+            "contributed to is laid to rest: its members state that their keys are gone, or the keys expire"
         )
 
 
-def _next_round(session: Session, task: Task) -> int:
-    last = session.scalar(select(func.max(Cohort.round_number)).where(Cohort.task == task.name))
+def _next_number(session: Session, task: Task) -> int:
+    last = session.scalar(select(func.max(Round.number)).where(Round.task == task.name))
     return (last or 0) + 1
-
-
-def _training(settings: TaskSettings) -> plan_pb2.TrainingSettings:
-    return plan_pb2.TrainingSettings(**settings.training.model_dump())
-
-
-def _encoding(settings: TaskSettings, layout: AdapterLayout, side: Side) -> plan_pb2.VectorEncoding:
-    encoding, length = settings.encoding, layout.vector_length(side)
-    return plan_pb2.VectorEncoding(
-        delta_length=length,
-        metrics=METRICS,
-        value_bits=encoding.value_bits,
-        value_clip=encoding.clip(length),
-        clip_norm=encoding.clip_norm,
-        noise_multiplier=encoding.noise_multiplier,
-        rotated=encoding.rotated,
-    )
-
-
-def _members(committee: Sequence[PoolEntry]) -> list[plan_pb2.CommitteeMember]:
-    return [
-        plan_pb2.CommitteeMember(
-            index=index,
-            prekey=prekey_to_proto(prekeys.signed(entry.prekey)),
-            certificate=entry.device.certificate,
-        )
-        for index, entry in enumerate(committee, start=1)
-    ]
-
-
-def _commit(
-    session: Session,
-    deployment: Deployment,
-    plan: plan_pb2.Plan,
-    committee: Sequence[PoolEntry],
-    now_unix_s: int,
-) -> Cohort:
-    """Sign and log the plan, bind the members' prekeys to it, and add the rows."""
-    plan_bytes = plan.SerializeToString(deterministic=True)
-    document = PlanDocument.parse(plan_bytes)  # what devices would refuse is never signed
-    position = deployment.log.append(
-        session,
-        log_pb2.LOG_ENTRY_KIND_PLAN,
-        time_unix_s=now_unix_s,
-        subject=document.cohort_id,
-        digest=plan_hash(plan_bytes),
-    )
-    assert position == document.seed_log_size, "the plan must follow its seed without a gap"
-    cohort = Cohort(
-        cohort_id=document.cohort_id,
-        task=document.task,
-        round_number=document.round_number,
-        state=INITIAL,
-        plan=plan_bytes,
-        plan_hash=plan_hash(plan_bytes),
-        plan_signature=sign_plan(plan_bytes, deployment.authority.sign),
-        plan_position=position,
-        parent_release=document.parent_release,
-        n_min=document.n_min,
-        n_max=document.n_max,
-        threshold=document.parameters.threshold,
-        created_unix_s=now_unix_s,
-        upload_deadline_unix_s=document.upload_deadline_unix_s,
-        latest_upload_deadline_unix_s=document.latest_upload_deadline_unix_s,
-        answer_deadline_unix_s=document.answer_deadline_unix_s,
-    )
-    session.add(cohort)
-    session.flush()
-    for index, entry in enumerate(committee, start=1):
-        entry.prekey.spent_on = document.cohort_id
-        session.add(
-            CommitteeSeat(
-                cohort_id=document.cohort_id,
-                member_index=index,
-                device_id=entry.device.device_id,
-                prekey_epoch=entry.prekey.epoch,
-                prekey_serial=entry.prekey.serial,
-            )
-        )
-    session.flush()
-    return cohort

@@ -17,6 +17,7 @@ from coordinator.storage.rows import (
     DeviceState,
     PrekeyRow,
 )
+from nightshift.protocol.identity import DeviceId
 from nightshift.protocol.plan import MAX_POOL
 
 SEEN_WITHIN_S = 48 * 3600
@@ -78,10 +79,13 @@ def spent_parent(session: Session, device_id: bytes, parent_release: bytes, now_
     return bool(_spent(session, [device_id], parent_release, now_unix_s))
 
 
-def able_to_contribute(session: Session, entries: Sequence[PoolEntry], parent_release: bytes, now_unix_s: int) -> int:
-    """How many devices of a pool may still contribute to a parent release."""
-    ids = [entry.device.device_id for entry in entries]
-    return len(ids) - len(_spent(session, ids, parent_release, now_unix_s))
+def able_to_contribute(
+    session: Session, entries: Sequence[PoolEntry], parent_release: bytes, now_unix_s: int
+) -> list[DeviceId]:
+    """The devices of a pool that may still contribute to a parent release."""
+    ids = [DeviceId(entry.device.device_id) for entry in entries]
+    spent = _spent(session, ids, parent_release, now_unix_s)
+    return [device for device in ids if device not in spent]
 
 
 def _spent(session: Session, ids: Sequence[bytes], parent_release: bytes, now_unix_s: int) -> set[bytes]:

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from coordinator.rounds.assignment import MAX_COHORTS
 from nightshift.host.configuration import load
 from nightshift.protocol.adapters.layout import PROJECTIONS, AdapterLayout, Method, Side
 from nightshift.protocol.errors import NightshiftError, UsageError
@@ -144,6 +145,9 @@ class RoundSettings(_Section):
 
     open: Literal["operator", "automatic"] = "operator"
     total: int = Field(default=0, ge=0, description="releases after which no round opens; 0: no end")
+    cohorts: int = Field(
+        default=0, ge=0, le=MAX_COHORTS, description="of a round; 0: as many as it takes for all able devices"
+    )
     upload_window_s: int = Field(default=8 * 3600, ge=1)
     upload_extension_s: int = Field(default=0, ge=0)
     answer_window_s: int = Field(default=2 * 86_400, ge=1)

@@ -13,7 +13,6 @@ from sqlalchemy.orm import Session
 from coordinator.deployment import Deployment
 from coordinator.rounds.states import FINAL, Event, next_state
 from coordinator.storage.rows import Cohort, Contribution, ContributionState, UploadPart
-from nightshift.protocol.errors import NotFoundError
 from nightshift.protocol.identity import DeviceId
 from nightshift.protocol.secagg.contributors import Contributor, set_hash
 from nightshift.v1 import log_pb2
@@ -77,28 +76,6 @@ def contributor(row: Contribution) -> Contributor:
     sealed = row.sealed_sha256
     hashes = (sealed[start : start + _HASH_BYTES] for start in range(0, len(sealed), _HASH_BYTES))
     return Contributor(DeviceId(row.device_id), row.ciphertext_tag, tuple(hashes))
-
-
-def find_cohort(session: Session, prefix: str) -> Cohort:
-    """A cohort by the first digits of its id, in hex, or by TASK/ROUND.
-
-    Raises:
-        NotFoundError: none or several fit.
-    """
-    rows = [
-        row
-        for row in list_cohorts(session)
-        if row.cohort_id.hex().startswith(prefix.lower()) or f"{row.task}/{row.round_number}" == prefix
-    ]
-    if len(rows) != 1:
-        found = "no round" if not rows else f"{len(rows)} rounds"
-        raise NotFoundError(f"{found} called {prefix!r}; see `coordinator round list`")
-    return rows[0]
-
-
-def list_cohorts(session: Session) -> Sequence[Cohort]:
-    """All cohorts, by task and round."""
-    return session.scalars(select(Cohort).order_by(Cohort.task, Cohort.round_number)).all()
 
 
 def unfinished(session: Session) -> Sequence[Cohort]:

@@ -33,6 +33,14 @@ class CohortState(StrEnum):
     VOID = "void"
 
 
+class RoundState(StrEnum):
+    """Where a round stands; the rules are in `coordinator.rounds.states`."""
+
+    RUNNING = "running"
+    PUBLISHED = "published"
+    VOID = "void"
+
+
 class ContributionState(StrEnum):
     """How far a contribution has come.
 
@@ -66,6 +74,7 @@ class Base(MappedAsDataclass, DeclarativeBase, kw_only=True):
         str: Text,
         DeviceState: _choice(DeviceState),
         CohortState: _choice(CohortState),
+        RoundState: _choice(RoundState),
         ContributionState: _choice(ContributionState),
         TaskState: _choice(TaskState),
     }
@@ -211,10 +220,28 @@ class ReleaseRow(Base):
     time_unix_s: Mapped[int]
 
 
+class Round(Base):
+    """One night's learning of one task: its cohorts share a parent, and what they learn becomes one release."""
+
+    __tablename__ = "rounds"
+
+    task: Mapped[str] = mapped_column(ForeignKey("tasks.name"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    state: Mapped[RoundState] = mapped_column(index=True)
+    parent_release: Mapped[bytes] = mapped_column(ForeignKey("releases.release_id"))
+    opened_unix_s: Mapped[int]
+    seed: Mapped[bytes] = mapped_column(default=b"")  # of `rounds.assignment`; follows from the plans' hashes
+    ended_unix_s: Mapped[int | None] = mapped_column(default=None)
+    reason: Mapped[str] = mapped_column(default="")
+    metrics: Mapped[str] = mapped_column(default="{}")  # means over all opened cohorts, as JSON
+    release_id: Mapped[bytes | None] = mapped_column(ForeignKey("releases.release_id"), default=None)
+
+
 class Cohort(Base):
     """One cohort from its plan to its end."""
 
     __tablename__ = "cohorts"
+    __table_args__ = (ForeignKeyConstraint(["task", "round_number"], ["rounds.task", "rounds.number"]),)
 
     cohort_id: Mapped[bytes] = mapped_column(primary_key=True)
     task: Mapped[str] = mapped_column(ForeignKey("tasks.name"), index=True)
@@ -242,7 +269,20 @@ class Cohort(Base):
     void_position: Mapped[int | None] = mapped_column(ForeignKey("log_entries.position"), default=None)
     erased: Mapped[bool] = mapped_column(default=False)  # its objects are gone; only after it ended
     metrics: Mapped[str] = mapped_column(default="{}")  # means over the cohort, as JSON
-    release_id: Mapped[bytes | None] = mapped_column(ForeignKey("releases.release_id"), default=None)
+    members_outside: Mapped[str] = mapped_column(default="[]")  # indexes of members that provably answered wrongly
+    members_disputed: Mapped[str] = mapped_column(default="[]")  # that disagree with the sum where it proves nothing
+
+
+class AssignmentRow(Base):
+    """Which cohort of a round a device may contribute to."""
+
+    __tablename__ = "assignments"
+    __table_args__ = (ForeignKeyConstraint(["task", "round_number"], ["rounds.task", "rounds.number"]),)
+
+    task: Mapped[str] = mapped_column(String(64), primary_key=True)
+    round_number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    device_id: Mapped[bytes] = mapped_column(ForeignKey("devices.device_id"), primary_key=True)
+    cohort_id: Mapped[bytes] = mapped_column(ForeignKey("cohorts.cohort_id"))
 
 
 class PrekeyRow(Base):

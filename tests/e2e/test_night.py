@@ -23,6 +23,7 @@ from nightshift.host.tokens import JoinToken
 from nightshift.protocol.adapters.formats import from_safetensors
 from nightshift.protocol.plan import PlanDocument
 from nightshift.protocol.secagg import packing
+from nightshift.protocol.secagg.rotation import rotate
 from nightshift.protocol.secagg.words import WordLayout
 from scripts.night.fleet import Device, Finished
 from tests.support.fleets import ROWS_PER_DEVICE, SIGKILLED, TASK, Fleet, Snapshots, encoded, found, join, wait_until
@@ -42,7 +43,7 @@ class Secret:
         plan: of the round.
         delta: float32[D], what its training changed.
         weight: of the device in the sum.
-        codes: uint64[D], the encoded, weighted delta.
+        codes: uint64[D], the encoded, rotated, weighted delta.
         vector: uint64[length], all that was encrypted.
         body: the encrypted contribution, journaled on the device.
     """
@@ -77,13 +78,19 @@ class Secret:
             body.read_bytes(),
         )
 
+    def rotated(self) -> NDArray[np.float32]:
+        """What is clipped and rounded: float32[D]."""
+        assert self.plan.vector.rotation is not None, "a task rotates unless it says otherwise"
+        return rotate(np.float32(self.weight) * self.delta, self.plan.vector.rotation)
+
     def forms(self) -> dict[str, bytes]:
         """Name -> bytes, of every form in which it could be found."""
         weighted = np.float32(self.weight) * self.delta
+        rotated = self.rotated()
         signed = self.codes.astype(np.int64) - self.plan.vector.encoding.offset
         forms = {}
         for order in "<>":
-            for name, floats in (("delta", self.delta), ("weighted delta", weighted)):
+            for name, floats in (("delta", self.delta), ("weighted delta", weighted), ("rotated delta", rotated)):
                 for width in (2, 4, 8):
                     forms[f"{name} {order}f{width}"] = floats.astype(f"{order}f{width}").tobytes()
             for width in (2, 4, 8):
@@ -186,7 +193,7 @@ def test_nothing_of_a_device_is_anywhere_in_the_clear(night: Night) -> None:
     secret = Secret.of(first, fleet)
     step = secret.plan.vector.encoding.step
     decoded = (secret.codes.astype(np.int64) - secret.plan.vector.encoding.offset) * step
-    assert np.abs(decoded - np.float32(secret.weight) * secret.delta).max() < 1.01 * step, "this is not what was sent"
+    assert np.abs(decoded - secret.rotated()).max() < 1.01 * step, "this is not what was sent"
     needles = Needles.of(secret.forms())
     see_that_the_search_works(needles, secret)
     text = phrase_forms(fleet)

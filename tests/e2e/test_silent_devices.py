@@ -59,7 +59,9 @@ def test_one_uploads_and_never_returns_another_only_answers(snapshots: Snapshots
         assert fleet.releases() == [0, 1]
         assert fleet.devices[5].run().json["adopted"] == [f"{TASK}/1"]
     shown = fleet.round()
-    assert (shown["state"], shown["contributions"], shown["answers"]) == ("opened", 5, 5)
+    (opened,) = shown["cohorts"]
+    assert (shown["state"], opened["state"]) == ("published", "opened")
+    assert (opened["contributions"], opened["answers"]) == (5, 5)
     assert fleet.sum_is_exact(fleet.devices[:5])
 
 
@@ -85,7 +87,7 @@ def test_one_more_is_silent_and_the_next_night_works(snapshots: Snapshots, fleet
         assert told["answered"] == []
         assert told["notes"] == [f"the cohort of round 1 of task {TASK!r} ended without a sum: {reason}"]
         shown = fleet.round()
-        assert (shown["state"], shown["answers"], shown["reason"]) == ("void", 4, reason)
+        assert (shown["state"], shown["cohorts"][0]["answers"], shown["reason"]) == ("void", 4, reason)
         (entry,) = logged(fleet, log_pb2.LOG_ENTRY_KIND_VOID)
         assert (entry.subject.hex(), entry.note) == (cohort, reason)
         assert not objects_of(fleet, cohort)

@@ -104,9 +104,16 @@ WITH_A_DEVICE = {
     "coordinator.bundle.streaming": BUNDLE,
     "coordinator.answer.durable": LAST_ANSWER,
     "coordinator.open.before-commit": LAST_ANSWER,
+    "coordinator.sum.durable": LAST_ANSWER,
+    "coordinator.release.before-commit": LAST_ANSWER,
     "coordinator.release.committed": LAST_ANSWER,
 }
-BY_ITSELF = {"coordinator.plan.committed", "coordinator.join.committed", "coordinator.erasure.durable"}
+BY_ITSELF = {
+    "coordinator.plan.committed",
+    "coordinator.join.committed",
+    "coordinator.erasure.durable",
+    "coordinator.void.committed",
+}
 
 
 @pytest.mark.parametrize("failpoint", WITH_A_DEVICE)
@@ -149,6 +156,22 @@ def test_at_the_deadline(snapshots: Snapshots, fleet_from: FleetFrom) -> None:
     assert frozen_set(fleet) == frozen
 
 
+def test_when_a_cohort_was_void_and_its_round_not_yet(snapshots: Snapshots, fleet_from: FleetFrom) -> None:
+    """Tries: kill -9 between the void of a round's only cohort, by the deadline, and the end of the round.
+
+    What stops a round that runs for ever, with its task blocked: the restarted service
+    ends every round whose cohorts have ended (coordinator/rounds/conclusion.py).
+    """
+    fleet = fleet_from(snapshots.uploaded(3, 2))
+    die_at(fleet, "coordinator.void.committed", lambda: fleet.move_clock(WINDOW_S + 60))
+    shown = fleet.round()
+    assert (shown["state"], shown["cohorts"][0]["state"]) == ("running", "void")
+    with fleet.serving():
+        wait_until(lambda: fleet.round()["state"] == "void")
+    assert fleet.round()["reason"] == "2 contributions came before the last upload deadline, n_min is 3"
+    assert fleet.releases() == [0]
+
+
 def test_when_a_round_opened_by_itself(snapshots: Snapshots, fleet_from: FleetFrom) -> None:
     """Tries: kill -9 right after an automatic round was committed, before anybody heard of it.
 
@@ -164,7 +187,7 @@ def test_when_a_round_opened_by_itself(snapshots: Snapshots, fleet_from: FleetFr
     with fleet.serving() as coordinator:
         assert fleet.devices[0].run().json["sent"] == ["automatic/1"]
         rounds = coordinator.command("round", "list", "--json").json["rounds"]
-    assert [(each["task"], each["round"], each["state"]) for each in rounds] == [("automatic", 1, "open")]
+    assert [(each["task"], each["round"], each["state"]) for each in rounds] == [("automatic", 1, "running")]
 
 
 def test_when_a_device_was_enrolled(snapshots: Snapshots, fleet_from: FleetFrom) -> None:

@@ -49,13 +49,13 @@ def make_token(deployment: Deployment, *, uses: int = 16, ttl_s: int = 3600) -> 
 
 
 def make_task(deployment: Deployment, package: Path, **sections: object) -> Task:
-    """A small task: rank 2 on q_proj, rounds opened by hand."""
+    """A small task: rank 2 on q_proj, rounds of one cohort, opened by hand."""
     data = {
         "name": TASK,
         "model": "tiny",
         "adapter": {"rank": 2, "targets": ["q_proj"], "method": "alternate"},
         "cohort": {"n_max": 8, "n_min": 3},
-        "rounds": {"upload_window_s": 600, "answer_window_s": 600},
+        "rounds": {"upload_window_s": 600, "answer_window_s": 600, "cohorts": 1},
     } | sections
     settings = TaskSettings.model_validate(data)
     manifest = catalogue.store_package(deployment.objects, package)

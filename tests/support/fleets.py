@@ -302,7 +302,7 @@ class Snapshots:
         def answer(fleet: Fleet) -> None:
             with fleet.serving():
                 answered = fleet.devices[answers - 1].run().json["answered"]
-            assert answered == [fleet.round()["cohort_id"]]
+            assert answered == [fleet.round()["cohorts"][0]["cohort_id"]]
 
         return self._next(f"answered-{devices}-{answers}", self.answered(devices, answers - 1), answer)
 

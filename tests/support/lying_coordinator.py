@@ -339,7 +339,8 @@ def told() -> str:
 def forget_round(directory: Path) -> None:
     """Pretend that the only round never was: its rows are gone. The log keeps its entries; it cannot do otherwise."""
     with _rows(directory) as connection:
-        for table in ("upload_parts", "answers", "contributions", "committee_seats", "cohorts"):
+        parts = ("upload_parts", "answers", "contributions", "committee_seats", "assignments")
+        for table in (*parts, "cohorts", "rounds"):
             connection.execute(f"DELETE FROM {table}")
 
 
@@ -347,6 +348,7 @@ def void_without_a_word(directory: Path) -> None:
     """Pretend that the only round ended without a sum, and log nothing."""
     with _rows(directory) as connection:
         connection.execute("UPDATE cohorts SET state = 'void', ended_unix_s = ?, erased = 1", (now_unix_s(),))
+        connection.execute("UPDATE rounds SET state = 'void', ended_unix_s = ?", (now_unix_s(),))
     forgive_contributions(directory)
 
 

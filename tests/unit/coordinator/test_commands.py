@@ -184,7 +184,12 @@ def test_rounds_and_devices_from_the_command_line_while_it_serves(
     status = run("status", "--json").json
     assert (status["serving"], status["devices_enrolled"], len(status["rounds"])) == (True, 3, 1)
     shown = run("round", "show", f"{TASK}/1", "--json").json
-    assert (shown["state"], len(shown["committee"]), shown["threshold"]) == ("open", 3, 3)
+    (cohort,) = shown["cohorts"]
+    assert (shown["state"], cohort["state"], len(cohort["committee"]), cohort["threshold"]) == ("running", "open", 3, 3)
+    assert run("round", "show", f"{TASK}/1/1", "--json").json == shown
+    assert run("round", "show", cohort["cohort_id"][:9], "--json").json == shown
+    for absent in (f"{TASK}/2", f"{TASK}/1/2", f"{TASK}/1/1/1", f"{TASK}/x", "none", "ffffffffffff"):
+        assert run("round", "show", absent).code == USAGE, absent
     assert run("round", "abort", f"{TASK}/1", "--yes", "--reason", "a test").code == OK
     # The service learned of it from the rows.
     greeting = devices[0].check_in()

@@ -13,9 +13,10 @@ from sqlalchemy import select
 
 from coordinator.deployment import Deployment
 from coordinator.releases.publication import load_adapter, newest_release
-from coordinator.rounds.advance import advance
+from coordinator.rounds.advance import abort, advance
 from coordinator.rounds.plans import open_round
-from coordinator.storage.rows import Cohort, CohortState, Task
+from coordinator.rounds.rounds import find
+from coordinator.storage.rows import Cohort, CohortState, RoundState, Task
 from nightshift.host.clock import now_unix_s
 from nightshift.protocol.adapters.layout import Side
 from nightshift.protocol.errors import StateConflictError
@@ -169,13 +170,16 @@ def test_two_silent_members_of_six_void_the_night_and_a_later_one_works(
 
 
 def test_an_operator_can_end_a_round(served: Deployment, join: Join, package: Path) -> None:
-    from coordinator.rounds.advance import abort
-
     make_task(served, package)
     devices = enrol_and_open(served, join)
     contribute(devices[0], 0)
-    abort(served, cohort_of(served).cohort_id, "wrong task file")
-    with pytest.raises(StateConflictError):
-        abort(served, cohort_of(served).cohort_id, "again")
+    with served.database.transaction() as session:
+        abort(session, served, find(session, f"{TASK}/1")[1], "wrong task file")
+    with pytest.raises(StateConflictError), served.database.transaction() as session:
+        abort(session, served, find(session, f"{TASK}/1")[1], "again")
+    advance(served)
+    with served.database.reading() as session:
+        found, _ = find(session, f"{TASK}/1")
+        assert (found.state, found.reason) == (RoundState.VOID, "wrong task file")
     assert devices[1].check_in().plan is None
     assert len(devices[0].check_in().reply.voids) == 1

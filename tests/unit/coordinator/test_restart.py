@@ -14,7 +14,7 @@ from sqlalchemy import select
 
 from coordinator.home import Home
 from coordinator.rounds.plans import open_round
-from coordinator.storage.rows import Cohort, CohortState, Device, Task
+from coordinator.storage.rows import Cohort, CohortState, Device, Round, RoundState, Task
 from nightshift.host.clock import now_unix_s
 from nightshift.host.failpoints import ENVIRONMENT_VARIABLE
 from nightshift.protocol.errors import UnreachableError
@@ -74,6 +74,10 @@ class Night:
     def cohort(self) -> Cohort:
         with open_home(self.home) as deployment, deployment.database.reading() as session:
             return session.scalars(select(Cohort)).one()
+
+    def round(self) -> Round:
+        with open_home(self.home) as deployment, deployment.database.reading() as session:
+            return session.scalars(select(Round)).one()
 
     def require_the_exact_sum(self) -> None:
         with open_home(self.home) as deployment:
@@ -150,6 +154,8 @@ def test_killed_while_uploads_come_no_device_is_lost_or_counted_twice(night: Nig
         "coordinator.answer.durable",
         "coordinator.answer.durable:3",
         "coordinator.open.before-commit",
+        "coordinator.sum.durable",
+        "coordinator.release.before-commit",
         "coordinator.release.committed",
     ],
 )
@@ -209,6 +215,24 @@ def test_deadlines_that_passed_while_it_was_dead_are_acted_on(
     assert night.devices[0].check_in().reply.voids
     serve.terminate()
     assert night.cohort().state is CohortState.VOID
+    night.close()
+
+
+def test_killed_when_its_only_cohort_was_void_the_round_ends_too(
+    night: Night, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offset = tmp_path / "offset"
+    monkeypatch.setenv("NIGHTSHIFT_CLOCK_OFFSET_FILE", str(offset))
+    serve = night.start("coordinator.void.committed")
+    night.enrol()
+    night.prepare()
+    offset.write_text("700", "ascii")
+    assert serve.wait_for_death() == -signal.SIGKILL
+    assert (night.cohort().state, night.round().state) == (CohortState.VOID, RoundState.RUNNING)
+    serve = night.start()
+    night.devices[0].check_in()
+    assert serve.terminate() == ALIVE
+    assert (night.round().state, night.round().reason) == (RoundState.VOID, night.cohort().reason)
     night.close()
 
 

@@ -168,6 +168,39 @@ def upgrade() -> None:
         batch_op.create_index("one_release_per_number", ["task", "number"], unique=True)
 
     op.create_table(
+        "rounds",
+        sa.Column("task", sa.String(length=64), nullable=False),
+        sa.Column("number", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column(
+            "state",
+            sa.Enum("running", "published", "void", name="roundstate", native_enum=False, length=16),
+            nullable=False,
+        ),
+        sa.Column("parent_release", sa.LargeBinary(), nullable=False),
+        sa.Column("opened_unix_s", sa.BigInteger(), nullable=False),
+        sa.Column("seed", sa.LargeBinary(), nullable=False),
+        sa.Column("ended_unix_s", sa.BigInteger(), nullable=True),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("metrics", sa.Text(), nullable=False),
+        sa.Column("release_id", sa.LargeBinary(), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["parent_release"],
+            ["releases.release_id"],
+        ),
+        sa.ForeignKeyConstraint(
+            ["release_id"],
+            ["releases.release_id"],
+        ),
+        sa.ForeignKeyConstraint(
+            ["task"],
+            ["tasks.name"],
+        ),
+        sa.PrimaryKeyConstraint("task", "number"),
+    )
+    with op.batch_alter_table("rounds", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_rounds_state"), ["state"], unique=False)
+
+    op.create_table(
         "cohorts",
         sa.Column("cohort_id", sa.LargeBinary(), nullable=False),
         sa.Column("task", sa.String(length=64), nullable=False),
@@ -199,7 +232,8 @@ def upgrade() -> None:
         sa.Column("void_position", sa.BigInteger(), nullable=True),
         sa.Column("erased", sa.Boolean(), nullable=False),
         sa.Column("metrics", sa.Text(), nullable=False),
-        sa.Column("release_id", sa.LargeBinary(), nullable=True),
+        sa.Column("members_outside", sa.Text(), nullable=False),
+        sa.Column("members_disputed", sa.Text(), nullable=False),
         sa.ForeignKeyConstraint(
             ["parent_release"],
             ["releases.release_id"],
@@ -209,12 +243,12 @@ def upgrade() -> None:
             ["log_entries.position"],
         ),
         sa.ForeignKeyConstraint(
-            ["release_id"],
-            ["releases.release_id"],
-        ),
-        sa.ForeignKeyConstraint(
             ["set_position"],
             ["log_entries.position"],
+        ),
+        sa.ForeignKeyConstraint(
+            ["task", "round_number"],
+            ["rounds.task", "rounds.number"],
         ),
         sa.ForeignKeyConstraint(
             ["task"],
@@ -231,6 +265,26 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_cohorts_state"), ["state"], unique=False)
         batch_op.create_index(batch_op.f("ix_cohorts_task"), ["task"], unique=False)
 
+    op.create_table(
+        "assignments",
+        sa.Column("task", sa.String(length=64), nullable=False),
+        sa.Column("round_number", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("device_id", sa.LargeBinary(), nullable=False),
+        sa.Column("cohort_id", sa.LargeBinary(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["cohort_id"],
+            ["cohorts.cohort_id"],
+        ),
+        sa.ForeignKeyConstraint(
+            ["device_id"],
+            ["devices.device_id"],
+        ),
+        sa.ForeignKeyConstraint(
+            ["task", "round_number"],
+            ["rounds.task", "rounds.number"],
+        ),
+        sa.PrimaryKeyConstraint("task", "round_number", "device_id"),
+    )
     op.create_table(
         "contributions",
         sa.Column("cohort_id", sa.LargeBinary(), nullable=False),

@@ -1,0 +1,61 @@
+"""A round for people: a row of a list, a page, a line of progress."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from coordinator.cli.command import details, table
+
+_COHORT_COLUMNS = ("cohort", "cohort_id", "state", "contributions", "n_min", "answers", "threshold", "uploads_until")
+
+
+def round_row(record: dict[str, Any]) -> dict[str, Any]:
+    """A round as one row: how many cohorts, and how they stand."""
+    return {**record, "cohorts": _cohorts_text(record)}
+
+
+def round_text(record: dict[str, Any]) -> str:
+    """A round's own fields, its cohorts as a table, and for each what the table cannot say.
+
+    Where one cohort was asked for, everything that is known of it.
+    """
+    cohorts = record["cohorts"]
+    fields = {key: value for key, value in record.items() if key not in ("cohorts", "metrics")}
+    parts = [details(fields | {f"mean {name}": f"{value:.6g}" for name, value in record["metrics"].items()})]
+    rows = [{**cohort, "cohort_id": cohort["cohort_id"][:16]} for cohort in cohorts]
+    parts.append(table(rows, _COHORT_COLUMNS, empty="no cohorts"))
+    parts += [text for cohort in cohorts if (text := _remarks(cohort))]
+    if len(cohorts) == 1:
+        members = [{**member, "device_id": member["device_id"][:16]} for member in cohorts[0]["committee"]]
+        parts.append(table(members, ("index", "device_id", "answered"), empty="no committee"))
+    return "\n\n".join(parts)
+
+
+def progress_text(record: dict[str, Any]) -> str:
+    """A round in one line."""
+    cohorts = ", ".join(
+        f"{cohort['cohort']}: {cohort['state']} {cohort['contributions']}/{cohort['n_min']}..{cohort['n_max']} "
+        f"contributions {cohort['answers']}/{cohort['threshold']} answers"
+        for cohort in record["cohorts"]
+    )
+    return f"round {record['round']} of {record['task']} is {record['state']}; {cohorts}"
+
+
+def _cohorts_text(record: dict[str, Any]) -> str:
+    states = [cohort["state"] for cohort in record["cohorts"]]
+    counts = {state: states.count(state) for state in dict.fromkeys(states)}
+    return ", ".join(f"{count} {state}" for state, count in counts.items())
+
+
+def _remarks(cohort: dict[str, Any]) -> str:
+    lines = []
+    if cohort["reason"]:
+        lines.append(f"cohort {cohort['cohort']} is void: {cohort['reason']}")
+    for key, meaning in (
+        ("members_outside", "answered wrongly: so many others agree that it is proved"),
+        ("members_disputed", "do not agree with the opened sum; that proves nothing against them"),
+    ):
+        if cohort[key]:
+            indexes = ", ".join(str(index) for index in cohort[key])
+            lines.append(f"cohort {cohort['cohort']}, committee members {indexes}: {meaning}")
+    return "\n".join(lines)
