@@ -8,6 +8,7 @@ better than one that is missing.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from edge_client.store import Store
@@ -108,3 +109,21 @@ def erased(store: Store, *, cohort_id: bytes, size_bytes: int, now_unix_s: int, 
     store.records.add_ledger(
         LedgerEntry(now_unix_s, "erasure", size_bytes, recipient, sentence, {"cohort": cohort_id.hex()})
     )
+
+
+def refused(
+    store: Store,
+    *,
+    cohort_id: bytes,
+    contributors: Sequence[bytes],
+    size_bytes: int,
+    now_unix_s: int,
+    recipient: str,
+) -> None:
+    """A committee member's refusal is about to leave."""
+    sentence = (
+        f"served as committee member: sent no answer but a signed report that the key shares of {len(contributors)} "
+        "devices could not be opened; it names these devices and holds no shares"
+    )
+    details = {"cohort": cohort_id.hex(), "contributors": [device.hex() for device in contributors]}
+    store.records.add_ledger(LedgerEntry(now_unix_s, "refusal", size_bytes, recipient, sentence, details))

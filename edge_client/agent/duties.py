@@ -2,7 +2,8 @@
 
 A device answers a cohort once. Asked again about the same frozen set it sends the
 same bytes; shown another set, or another plan under the same cohort, it refuses,
-because two answers would open the difference of two sums.
+because two answers would open the difference of two sums. Where a contributor's share
+does not open, it says so in the place of the answer, also once.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from edge_client import ledger, policy
 from edge_client.agent import members_word
+from edge_client.agent.refusals import refuse
 from edge_client.agent.session import Session
 from edge_client.connection import STREAM_DEADLINE_S
 from edge_client.store.answers import Kind, StoredAnswer
@@ -26,11 +28,14 @@ if TYPE_CHECKING:
 
 
 def serve(session: Session, cohort_id: bytes) -> StoredAnswer:
-    """Answer one cohort.
+    """Answer one cohort, or say that a contributor's share cannot be used.
 
     Args:
         session: of this pass.
         cohort_id: 32 bytes, from the check-in.
+
+    Returns:
+        What was said: an answer or a refusal.
 
     Raises:
         EquivocationError: a second plan or set for this cohort, one that was void before, or a prekey named in
@@ -88,6 +93,7 @@ def _answer(
 ) -> StoredAnswer:
     from nightshift.protocol.plan_checks import verify_bundle
     from nightshift.protocol.secagg import member
+    from nightshift.protocol.secagg.errors import SharesUnusableError
 
     view = session.advance_log(header.checkpoint, list(header.consistency_path))
     prekey = _own_prekey(session, header.plan)
@@ -106,17 +112,21 @@ def _answer(
         raise StateConflictError(f"the time to answer cohort {cohort_id.hex()[:16]} has passed; nothing was sent")
     settings = session.configuration.policy
     policy.check_duty(settings, contributors=header.contributors, committee=len(document.committee))
-    given = member.answer(
-        parameters=document.parameters,
-        plan_hash=plan.plan_hash,
-        set_hash=header.set_hash,
-        index=index,
-        member=session.identity.device_id,
-        prekey_private=prekey.private_key,
-        shares=_shares(session, plan, header.contributors, replies),
-        sign=session.identity.sign,
-        minimum=max(document.n_min, settings.minimum_cohort),
-    )
+    try:
+        given = member.answer(
+            parameters=document.parameters,
+            plan_hash=plan.plan_hash,
+            set_hash=header.set_hash,
+            index=index,
+            member=session.identity.device_id,
+            prekey_private=prekey.private_key,
+            shares=_shares(session, plan, header.contributors, replies),
+            sign=session.identity.sign,
+            minimum=max(document.n_min, settings.minimum_cohort),
+        )
+    except SharesUnusableError as error:
+        session.notes.append(str(error))
+        return refuse(session, plan, prekey_public=prekey.public_key, set_hash=header.set_hash, shares=error.shares)
     return _persist(session, plan, prekey, header, given)
 
 

@@ -27,6 +27,7 @@ from edge_client.home import Home
 from edge_client.identity import require_joined
 from edge_client.ledger import readable_size, readable_time
 from edge_client.store import open_store
+from edge_client.store.answers import Kind
 from nightshift.host.clock import now_unix_s
 from nightshift.host.files import exclusive_lock, remove_temporaries
 from nightshift.protocol.errors import (
@@ -199,7 +200,8 @@ class _Pass:
             # The others were faster, or the time is over: nothing went wrong here.
             self._session.notes.append(f"cohort {cohort_id.hex()[:16]} needs no answer any more: {error}")
             return
-        self._report.answered.append(answer.cohort_id.hex())
+        said = self._report.answered if answer.kind is Kind.ANSWER else self._report.refused
+        said.append(answer.cohort_id.hex())
 
     def _erasures(self, checked: CheckedIn) -> None:
         for duty in checked.response.erasures:

@@ -37,6 +37,7 @@ class PassReport:
     Attributes:
         sent: rounds whose contribution was acknowledged: "task/round".
         answered: cohorts that were answered, hex.
+        refused: cohorts with a contributor's share that could not be used, which was said instead, hex.
         laid_to_rest: void cohorts that were stated never to have been answered, hex.
         adopted: adapters that came in use: "task/number".
         would: in a dry run, what would be done.
@@ -47,6 +48,7 @@ class PassReport:
 
     sent: list[str] = field(default_factory=list)
     answered: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
     laid_to_rest: list[str] = field(default_factory=list)
     adopted: list[str] = field(default_factory=list)
     would: list[str] = field(default_factory=list)
@@ -70,6 +72,7 @@ class PassReport:
         return [
             *(f"contributed to {name}" for name in self.sent),
             *(f"answered for cohort {cohort[:16]}" for cohort in self.answered),
+            *(f"reported unusable shares in cohort {cohort[:16]}" for cohort in self.refused),
             *(f"laid void cohort {cohort[:16]} to rest" for cohort in self.laid_to_rest),
             *(f"adopted {name}" for name in self.adopted),
             *self.would,

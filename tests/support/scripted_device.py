@@ -303,6 +303,9 @@ class ScriptedDevice:
     def send_answer(self, request: device_pb2.AnswerRequest) -> None:
         self._call(self.stub.Answer, request)
 
+    def refuse(self, request: device_pb2.RefuseRequest) -> None:
+        self._call(self.stub.Refuse, request)
+
     # Laying a void cohort to rest
 
     def void_proof(self, cohort_id: bytes) -> device_pb2.GetVoidResponse:

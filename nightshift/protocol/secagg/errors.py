@@ -3,7 +3,8 @@
 ::
 
     VerificationError
-    ├── ShareRefusedError          a contributor's sealed share is not what it signed, or does not open
+    ├── ShareRefusedError          a contributor's sealed share is not what it signed
+    ├── SharesUnusableError        what contributors signed does not open, or is no vector of the field
     └── SumAbsentError             no sum; nobody is blamed
         ├── TooFewAnswersError     fewer than T answers
         ├── NoSubsetPassesError    every subset of T answers was tried; none passes the residual check
@@ -15,16 +16,24 @@ The reasons join `nightshift.protocol.errors.by_reason` when this module is impo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 from nightshift.protocol.errors import ExitCode, VerificationError
 from nightshift.protocol.identity import DeviceId
 
+if TYPE_CHECKING:
+    from nightshift.protocol.secagg.refusal import UnusableShare
+
 
 class ShareRefusedError(VerificationError):
-    """A member refuses one contributor's share, so the cohort is void.
+    """What the coordinator shows as a contributor's share is not what that contributor signed.
+
+    Nothing is said about the contributor: the coordinator checked the same at the upload, and may
+    show the right bytes next time. The member keeps its prekey.
 
     Attributes:
-        contributor: whose share it is. One member's word convicts nobody: the
-            caller treats the contributor as a suspect (docs/protocol-secagg.md, "Failures").
+        contributor: whose share it should be.
     """
 
     reason = "SHARE_REFUSED"
@@ -33,6 +42,23 @@ class ShareRefusedError(VerificationError):
     def __init__(self, message: str, *, contributor: DeviceId) -> None:
         super().__init__(message)
         self.contributor = contributor
+
+
+class SharesUnusableError(VerificationError):
+    """Contributors signed shares that do not open, or are no field elements; the member cannot answer.
+
+    It says so to the coordinator (`nightshift.protocol.secagg.refusal`). One member's word convicts nobody.
+
+    Attributes:
+        shares: which, by ascending contributor.
+    """
+
+    reason = "SHARES_UNUSABLE"
+    grpc_status = "INVALID_ARGUMENT"
+
+    def __init__(self, message: str, *, shares: Sequence[UnusableShare]) -> None:
+        super().__init__(message)
+        self.shares = tuple(shares)
 
 
 class SumAbsentError(VerificationError):

@@ -30,8 +30,9 @@ from nightshift.protocol.secagg import contributors as frozen_set
 from nightshift.protocol.secagg import sharing
 from nightshift.protocol.secagg.contributors import Contributor, check_entry, contribution_message
 from nightshift.protocol.secagg.device import Sign
-from nightshift.protocol.secagg.errors import ShareRefusedError
+from nightshift.protocol.secagg.errors import ShareRefusedError, SharesUnusableError
 from nightshift.protocol.secagg.parameters import MIN_DEVICES, RING_DIMENSION, CohortParameters
+from nightshift.protocol.secagg.refusal import ShareFault, UnusableShare
 from nightshift.protocol.secagg.sealing import open_sealed, seal_info
 
 
@@ -98,7 +99,9 @@ def answer(
         minimum: fewest contributors, the larger of the plan's n_min and the owner's own; never below 3.
 
     Raises:
-        ShareRefusedError: a share is not what its contributor signed, or does not open.
+        ShareRefusedError: a share is not what its contributor signed; the member may be asked again.
+        SharesUnusableError: shares do not open, though they are what their contributors signed; all else is as
+            it must be. The member says so in the place of an answer (`refusal`).
         HashMismatchError: the shares are not those of hash(U).
         MalformedError: more than n_max contributors, or one of them twice.
         DeclinedError: fewer than `minimum` contributors.
@@ -108,10 +111,11 @@ def answer(
         raise UsageError(f"a member's index lies in 1..{parameters.committee_size}, got {index}")
     total = np.zeros(RING_DIMENSION, dtype=np.uint64)
     seen: list[Contributor] = []
+    unusable: list[UnusableShare] = []
     for share in shares:
         if len(seen) == parameters.n_max:
             raise MalformedError(f"the set of contributors has more than n_max = {parameters.n_max} devices")
-        total += _open_share(
+        opened = _open_share(
             parameters=parameters,
             plan_hash=plan_hash,
             index=index,
@@ -119,6 +123,10 @@ def answer(
             prekey_private=prekey_private,
             share=share,
         )
+        if isinstance(opened, ShareFault):
+            unusable.append(UnusableShare(share.contributor.device_id, opened))
+        else:
+            total += opened
         seen.append(share.contributor)
     if len(seen) < max(minimum, MIN_DEVICES):
         raise DeclinedError(
@@ -127,6 +135,13 @@ def answer(
         )
     if frozen_set.set_hash(plan_hash, seen) != set_hash:
         raise HashMismatchError("the shares in the bundle are not those of the logged set of contributors")
+    if unusable:
+        # An answer without them would be one for another set, and such answers mix.
+        names = ", ".join(share.contributor.hex()[:16] for share in unusable)
+        raise SharesUnusableError(
+            f"the shares of {len(unusable)} contributors ({names}) cannot be used; the cohort is not answered",
+            shares=sorted(unusable, key=lambda share: share.contributor),
+        )
     vector = sharing.to_bytes(total % np.uint64(parameters.field_prime), parameters)
     signature = sign(answer_message(plan_hash, set_hash, index, vector))
     return Answer(index=index, vector=vector, signature=signature)
@@ -140,7 +155,7 @@ def _open_share(
     member: DeviceId,
     prekey_private: bytes,
     share: ShareForMember,
-) -> sharing.FieldVector:
+) -> sharing.FieldVector | ShareFault:
     contributor = share.contributor
     name = contributor.device_id.hex()
     try:
@@ -150,14 +165,21 @@ def _open_share(
         verify(share.public_key, share.signature, contribution_message(plan_hash, contributor), what="its signature")
         if hashlib.sha256(share.sealed).digest() != contributor.sealed_sha256[index - 1]:
             raise HashMismatchError("the sealed share does not have the hash that its contributor signed")
-        info = seal_info(plan_hash, contributor.device_id, member)
-        opened = open_sealed(share.sealed, prekey_private, info, parameters)
-        return sharing.from_bytes(opened, parameters, what="its share")
     except NightshiftError as error:
         raise ShareRefusedError(
             f"the share of contributor {name} is refused: {error}; the cohort cannot be answered",
             contributor=contributor.device_id,
         ) from error
+    # From here on it is what the contributor signed, so a fault is the contributor's.
+    info = seal_info(plan_hash, contributor.device_id, member)
+    try:
+        opened = open_sealed(share.sealed, prekey_private, info, parameters)
+    except NightshiftError:
+        return ShareFault.DOES_NOT_OPEN
+    try:
+        return sharing.from_bytes(opened, parameters, what="its share")
+    except NightshiftError:
+        return ShareFault.NOT_IN_FIELD
 
 
 def verify_answer(

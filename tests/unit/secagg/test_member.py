@@ -15,9 +15,10 @@ from nightshift.protocol.errors import (
 )
 from nightshift.protocol.secagg.contribution import entry_of
 from nightshift.protocol.secagg.contributors import Contributor, contribution_message, set_hash
-from nightshift.protocol.secagg.errors import ShareRefusedError
+from nightshift.protocol.secagg.errors import ShareRefusedError, SharesUnusableError
 from nightshift.protocol.secagg.member import verify_answer
 from nightshift.protocol.secagg.parameters import CohortParameters
+from nightshift.protocol.secagg.refusal import ShareFault, UnusableShare
 from nightshift.protocol.secagg.sealing import seal, seal_info
 
 
@@ -139,15 +140,31 @@ def resealed(cohort: Cohort, upload: Upload, plaintext: bytes) -> Upload:
 
 def test_signed_garbage_is_found_by_the_member(cohort: Cohort, uploads: list[Upload]) -> None:
     size = cohort.parameters.share_vector_bytes
-    for plaintext, message in ((b"\xff" * size, "not below 65521"), (bytes(size - 2), "bytes, expected")):
+    for plaintext, fault in (
+        (b"\xff" * size, ShareFault.NOT_IN_FIELD),
+        (bytes(size - 2), ShareFault.DOES_NOT_OPEN),
+    ):
         hostile = [resealed(cohort, uploads[0], plaintext), *uploads[1:]]
-        with pytest.raises(ShareRefusedError, match=message) as refused:
+        with pytest.raises(SharesUnusableError) as refused:
             cohort.answer(1, hostile)
-        assert refused.value.contributor == uploads[0].sender.device_id
+        assert refused.value.shares == (UnusableShare(uploads[0].sender.device_id, fault),)
+
+
+def test_all_unusable_shares_are_named_and_only_when_the_set_is_the_logged_one(
+    cohort: Cohort, uploads: list[Upload]
+) -> None:
+    garbage = b"\xff" * cohort.parameters.share_vector_bytes
+    hostile = [resealed(cohort, uploads[0], garbage), uploads[1], resealed(cohort, uploads[2], garbage)]
+    with pytest.raises(SharesUnusableError) as refused:
+        cohort.answer(1, hostile)
+    named = [share.contributor for share in refused.value.shares]
+    assert named == sorted(upload.sender.device_id for upload in (uploads[0], uploads[2]))
+    with pytest.raises(HashMismatchError):
+        cohort.answer(1, hostile, set_hash=bytes(32))
 
 
 def test_another_prekey_opens_nothing(cohort: Cohort, uploads: list[Upload]) -> None:
-    with pytest.raises(ShareRefusedError, match="does not open"):
+    with pytest.raises(SharesUnusableError, match="cannot be used"):
         cohort.answer(1, uploads, prekey_private=cohort.members[1].prekey_private)
 
 
