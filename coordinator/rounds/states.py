@@ -1,6 +1,7 @@
-"""The life of a cohort, as a table.
+"""The lives of a cohort and of a round, as tables.
 
-A cohort is one plan and everything that happens under it.
+A round is one night's learning of one task: one or more cohorts that start from
+the same parent release. A cohort is one plan and everything that happens under it.
 
 * **open**: its plan is signed and logged; devices upload. Each upload that
   passes its checks is *counted*: folded into the running sum, which is what
@@ -11,23 +12,28 @@ A cohort is one plan and everything that happens under it.
   answer opens the sum; if the residual check refuses it, further answers are
   waited for. A member that cannot use a contributor's share says so instead of answering;
   it weighs as much as one that is silent.
-* **opened**: the sum is known and a release was published from it. The end.
+* **opened**: the sum is durable. The end; what comes of it is the round's matter.
 * **void**: the cohort ended without a sum; the reason is logged. The end.
   Nothing of it can be opened later: uploads are erased.
+
+A round is **running** as long as one of its cohorts is. When all are final, the
+sums of the opened ones are added in the clear (each is already an aggregate) and
+become one release: it is **published**. A round none of whose cohorts opened is **void**.
 
 Two rules hold everywhere. A transition is one database transaction, together
 with the log entry that announces it, and is committed before anybody is told;
 so a coordinator that is killed at any instruction finds itself in a state of
-this table and goes on from there. And `opened` and `void` are final: no event
-leads out of them, whatever message arrives late.
+these tables and goes on from there. And `opened`, `published` and `void` are final:
+no event leads out of them, whatever message arrives late.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from types import MappingProxyType
 
-from coordinator.storage.rows import CohortState
+from coordinator.storage.rows import CohortState, RoundState
 from nightshift.protocol.errors import StateConflictError
 
 
@@ -39,7 +45,7 @@ class Event(StrEnum):
     FREEZE = "freeze"
     STARVE = "starve"
     ANSWER = "answer"
-    PUBLISH = "publish"
+    OPEN = "open"
     REFUSE = "refuse"
     UNUSABLE = "unusable"
     FALL_SILENT = "fall silent"
@@ -53,7 +59,7 @@ MEANING = MappingProxyType(
         Event.FREEZE: "n_max uploads are counted, or the deadline passed with n_min or more",
         Event.STARVE: "the latest deadline passed with fewer than n_min uploads",
         Event.ANSWER: "a member's answer is durable",
-        Event.PUBLISH: "the sum opened, passed every check, and became a release",
+        Event.OPEN: "the sum opened, passed every check, and is durable",
         Event.REFUSE: "the sum opened but holds values that honest contributors cannot add up to",
         Event.UNUSABLE: "so many members could not use a contributor's share that T answers cannot come any more",
         Event.FALL_SILENT: "the answer deadline passed without a sum",
@@ -69,7 +75,7 @@ TRANSITIONS = MappingProxyType(
         (CohortState.OPEN, Event.STARVE): CohortState.VOID,
         (CohortState.OPEN, Event.ABORT): CohortState.VOID,
         (CohortState.FROZEN, Event.ANSWER): CohortState.FROZEN,
-        (CohortState.FROZEN, Event.PUBLISH): CohortState.OPENED,
+        (CohortState.FROZEN, Event.OPEN): CohortState.OPENED,
         (CohortState.FROZEN, Event.REFUSE): CohortState.VOID,
         (CohortState.FROZEN, Event.UNUSABLE): CohortState.VOID,
         (CohortState.FROZEN, Event.FALL_SILENT): CohortState.VOID,
@@ -79,6 +85,33 @@ TRANSITIONS = MappingProxyType(
 
 INITIAL = CohortState.OPEN
 FINAL = frozenset({CohortState.OPENED, CohortState.VOID})
+
+
+class RoundEvent(StrEnum):
+    """What can happen to a round. All of it when its last cohort has ended."""
+
+    PUBLISH = "publish"
+    FAIL = "fail"
+    DISCARD = "discard"
+
+
+ROUND_MEANING = MappingProxyType(
+    {
+        RoundEvent.PUBLISH: "the sums of the opened cohorts, one at least, became a release",
+        RoundEvent.FAIL: "every cohort is void",
+        RoundEvent.DISCARD: "the opened sums add up to an adapter that no device could use",
+    }
+)
+
+ROUND_TRANSITIONS = MappingProxyType(
+    {
+        (RoundState.RUNNING, RoundEvent.PUBLISH): RoundState.PUBLISHED,
+        (RoundState.RUNNING, RoundEvent.FAIL): RoundState.VOID,
+        (RoundState.RUNNING, RoundEvent.DISCARD): RoundState.VOID,
+    }
+)
+
+ROUND_INITIAL = RoundState.RUNNING
 
 
 def next_state(state: CohortState, event: Event) -> CohortState:
@@ -93,19 +126,39 @@ def next_state(state: CohortState, event: Event) -> CohortState:
         raise StateConflictError(f"a cohort that is {state.value} allows no {event.value!r}") from None
 
 
-def mermaid() -> str:
-    """The table as a Mermaid state diagram."""
-    lines = ["stateDiagram-v2", f"    [*] --> {INITIAL.value}"]
-    lines += [f"    {start.value} --> {end.value}: {event.value}" for (start, event), end in TRANSITIONS.items()]
-    lines += [f"    {state.value} --> [*]" for state in sorted(FINAL)]
+def next_round_state(state: RoundState, event: RoundEvent) -> RoundState:
+    """The state that an event leads a round to.
+
+    Raises:
+        StateConflictError: the event has no place in this state.
+    """
+    try:
+        return ROUND_TRANSITIONS[state, event]
+    except KeyError:
+        raise StateConflictError(f"a round that is {state.value} allows no {event.value!r}") from None
+
+
+def mermaid(initial: str, arrows: Iterable[tuple[str, str, str]], final: Iterable[str]) -> str:
+    """A table as a Mermaid state diagram, from its (state, event, state) rows."""
+    lines = ["stateDiagram-v2", f"    [*] --> {initial}"]
+    lines += [f"    {start} --> {end}: {event}" for start, event, end in arrows]
+    lines += [f"    {state} --> [*]" for state in sorted(final)]
     return "\n".join(lines) + "\n"
 
 
 def markdown() -> str:
-    """The page docs/cohort-states.md: the theory, the picture, and what each event means."""
-    theory = (__doc__ or "").strip()
-    events = "\n".join(f"| {event.value} | {meaning} |" for event, meaning in MEANING.items())
-    return (
-        f"# Cohort states\n\n<!-- Generated by coordinator.rounds.states.markdown; a test compares. -->\n\n{theory}\n\n"
-        f"```mermaid\n{mermaid()}```\n\n| event | meaning |\n|---|---|\n{events}\n"
+    """The page docs/cohort-states.md: the theory, and for cohorts and rounds the picture and what each event means."""
+    cohorts = mermaid(INITIAL, [(*pair, end) for pair, end in TRANSITIONS.items()], FINAL)
+    rounds = mermaid(
+        ROUND_INITIAL, [(*pair, end) for pair, end in ROUND_TRANSITIONS.items()], set(ROUND_TRANSITIONS.values())
     )
+    return (
+        "# Cohort and round states\n\n<!-- Generated by coordinator.rounds.states.markdown; a test compares. -->\n\n"
+        f"{(__doc__ or '').strip()}\n\n## Cohort\n\n```mermaid\n{cohorts}```\n\n{_events(MEANING)}\n"
+        f"## Round\n\n```mermaid\n{rounds}```\n\n{_events(ROUND_MEANING)}"
+    )
+
+
+def _events(meaning: Mapping[Event, str] | Mapping[RoundEvent, str]) -> str:
+    rows = "".join(f"| {event.value} | {means} |\n" for event, means in meaning.items())
+    return f"| event | meaning |\n|---|---|\n{rows}"
