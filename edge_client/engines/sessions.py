@@ -100,10 +100,11 @@ def adapter_feeds(manifest: Manifest, layout: AdapterLayout | None, tensors: Ten
         EngineUnavailableError: the adapter does not fit the model.
     """
     rank = layout.rank if layout is not None else 1
-    complete = layout_for(manifest, rank=1, alpha=1.0)
+    # A package for inference only offers no targets.
+    complete = layout_for(manifest, rank=1, alpha=1.0).shapes() if manifest.lora_targets else {}
     feeds: Feeds = {"lora_scale": np.array(layout.scale if layout is not None else 0.0, dtype=np.float32)}
     given = tensors if tensors is not None and layout is not None else {}
-    for name, (rows, columns) in complete.shapes().items():
+    for name, (rows, columns) in complete.items():
         shape = (rank, columns) if name.endswith(".lora_a") else (rows, rank)
         tensor = given.get(name)
         if tensor is None:
