@@ -35,10 +35,27 @@ class Storage(_Section):
 
 
 class Limits(_Section):
-    """What one device may ask for."""
+    """What one device may ask for.
+
+    Attributes:
+        upload_stream_s: longest upload stream; what came is kept.
+        download_stream_s: longest stream of a file or a bundle; the device goes on from its offset.
+        prekeys_per_device: most unspent ones held here.
+        calls_per_minute: of one certificate, in the long run.
+        calls_burst: of one certificate, after a pause.
+        calls_at_once: of one certificate.
+        joins_per_minute: joins and late renewals from one network address, in the long run.
+        joins_burst: from one network address, after a pause.
+    """
 
     upload_stream_s: int = Field(default=300, ge=1)
+    download_stream_s: int = Field(default=3600, ge=1)
     prekeys_per_device: int = Field(default=16, ge=1, le=256)
+    calls_per_minute: int = Field(default=120, ge=1, le=1_000_000)
+    calls_burst: int = Field(default=120, ge=1, le=1_000_000)
+    calls_at_once: int = Field(default=4, ge=1, le=256)
+    joins_per_minute: int = Field(default=60, ge=1, le=1_000_000)
+    joins_burst: int = Field(default=100, ge=1, le=1_000_000)
 
 
 class Certificates(_Section):

@@ -169,11 +169,25 @@ class Authority:
         )
         return _chain_der([certificate, self._issuer.certificate])
 
-    def server_credentials(self, addresses: Sequence[str], now_unix_s: int) -> ServerCredentials:
-        """The listeners' key and chain; made anew when they age, or the addresses or the intermediate changed."""
+    def certificates(self) -> dict[str, x509.Certificate]:
+        """By role, the root's first; the server's once there is one."""
+        signing = read_certificates(self.directory / _SIGNING_CERTIFICATE)[0]
+        found = {"root": self.root, "intermediate": self._issuer.certificate, "signing": signing}
+        if (self.directory / _SERVER).exists():
+            found["server"] = read_certificates(self.directory / _SERVER)[0]
+        return found
+
+    def server_credentials(self, addresses: Sequence[str], now_unix_s: int, *, anew: bool = False) -> ServerCredentials:
+        """The listeners' key and chain; made anew when they age, or the addresses or the intermediate changed.
+
+        Args:
+            addresses: host names and IP addresses.
+            now_unix_s: by the coordinator's clock.
+            anew: make them anew in any case.
+        """
         now = datetime.fromtimestamp(now_unix_s, UTC)
         file, names = self.directory / _SERVER, issuing.server_names(addresses)
-        if file.exists():
+        if file.exists() and not anew:
             key, chain = read_pair(file)
             present = chain[0].extensions.get_extension_for_class(x509.SubjectAlternativeName).value
             lasting = chain[0].not_valid_after_utc - now > SERVER_RENEWAL

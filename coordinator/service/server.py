@@ -16,10 +16,13 @@ from coordinator.diagnostics import log
 from coordinator.enrolment.addresses import record_addresses
 from coordinator.rounds.advance import Ticker
 from coordinator.service.device import DeviceServicer
+from coordinator.service.interceptors import Gate, certificate_of, network_of
 from coordinator.service.join import JoinServicer
+from coordinator.service.limits import CallsUnderWay, TokenBuckets
+from coordinator.service.tls import CurrentCertificate
 from nightshift.host.clock import now_unix_s
 from nightshift.host.files import exclusive_lock
-from nightshift.host.rpc import SERVER_OPTIONS
+from nightshift.host.rpc import JOIN_SERVER_OPTIONS, SERVER_OPTIONS
 from nightshift.protocol.errors import UsageError
 from nightshift.v1 import device_pb2_grpc, join_pb2_grpc
 
@@ -37,19 +40,17 @@ def serving(deployment: Deployment) -> Iterator[None]:
         UsageError: a port is taken.
     """
     listen = deployment.configuration.listen
-    credentials = deployment.authority.server_credentials(listen.addresses, now_unix_s())
-    pair = [(credentials.key_pem, credentials.chain_pem)]
-    root = deployment.authority.root_pem
     with exclusive_lock(deployment.home.lock_file):
         with deployment.database.transaction() as session:
             record_addresses(session, deployment.configuration, now_unix_s())
-        join_server = _server(JOIN_THREADS)
+        join_server = _server(JOIN_THREADS, _join_gate(deployment), JOIN_SERVER_OPTIONS)
         join_pb2_grpc.add_JoinServiceServicer_to_server(JoinServicer(deployment), join_server)  # type: ignore[no-untyped-call]  # generated
-        _bind(join_server, listen.host, listen.join_port, grpc.ssl_server_credentials(pair), "join_port")
-        device_server = _server(listen.threads)
+        join_tls = CurrentCertificate(deployment, mutual=False)
+        _bind(join_server, listen.host, listen.join_port, join_tls.credentials(), "join_port")
+        device_server = _server(listen.threads, _device_gate(deployment), SERVER_OPTIONS)
         device_pb2_grpc.add_DeviceServiceServicer_to_server(DeviceServicer(deployment), device_server)  # type: ignore[no-untyped-call]  # generated
-        mutual = grpc.ssl_server_credentials(pair, root_certificates=root, require_client_auth=True)
-        _bind(device_server, listen.host, listen.port, mutual, "port")
+        device_tls = CurrentCertificate(deployment, mutual=True)
+        _bind(device_server, listen.host, listen.port, device_tls.credentials(), "port")
         ticker = Ticker(deployment)
         join_server.start()
         device_server.start()
@@ -77,10 +78,33 @@ class EndSignal:
         self._asked.wait()
 
 
-def _server(threads: int) -> grpc.Server:
+def _device_gate(deployment: Deployment) -> Gate:
+    limits = deployment.configuration.limits
+    return Gate(
+        key_of=certificate_of,
+        who="device",
+        buckets=TokenBuckets(per_minute=limits.calls_per_minute, burst=limits.calls_burst),
+        under_way=CallsUnderWay(limits.calls_at_once),
+        download_s=limits.download_stream_s,
+    )
+
+
+def _join_gate(deployment: Deployment) -> Gate:
+    limits = deployment.configuration.limits
+    return Gate(
+        key_of=network_of,
+        who="address",
+        buckets=TokenBuckets(per_minute=limits.joins_per_minute, burst=limits.joins_burst),
+        under_way=CallsUnderWay(JOIN_THREADS),
+        download_s=limits.download_stream_s,
+    )
+
+
+def _server(threads: int, gate: Gate, options: list[tuple[str, int]]) -> grpc.Server:
     return grpc.server(
         ThreadPoolExecutor(threads, thread_name_prefix="call"),
-        options=SERVER_OPTIONS,
+        interceptors=[gate],
+        options=options,
         maximum_concurrent_rpcs=threads * _QUEUED_PER_THREAD,
     )
 

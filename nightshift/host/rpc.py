@@ -33,6 +33,7 @@ from nightshift.protocol.errors import (
 
 CHUNK_BYTES = 256 * 1024
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
+MAX_JOIN_MESSAGE_BYTES = 16 * 1024
 ERROR_DOMAIN = "nightshift"
 DEFAULT_DEADLINE_S = 30.0
 RETRY_AFTER_S = 60
@@ -50,10 +51,18 @@ CHANNEL_OPTIONS: list[tuple[str, int]] = [
 ]
 SERVER_OPTIONS: list[tuple[str, int]] = [
     *_LIMITS,
-    ("grpc.max_concurrent_streams", 64),
+    # Of one connection; what one certificate may have under way is counted above gRPC.
+    ("grpc.max_concurrent_streams", 16),
+    # A peer that connects and says nothing is let go.
+    ("grpc.server_handshake_timeout_ms", 10_000),
     ("grpc.http2.min_ping_interval_without_data_ms", 30_000),
     ("grpc.max_connection_idle_ms", 300_000),
     ("grpc.so_reuseport", 0),
+]
+# What a stranger may send: a token, a signing request and a few words.
+JOIN_SERVER_OPTIONS: list[tuple[str, int]] = [
+    *(option for option in SERVER_OPTIONS if option[0] != "grpc.max_receive_message_length"),
+    ("grpc.max_receive_message_length", MAX_JOIN_MESSAGE_BYTES),
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -63,7 +72,8 @@ def to_status(error: NightshiftError) -> status_pb2.Status:
     """The error as it travels."""
     details = [_packed(error_details_pb2.ErrorInfo(reason=error.reason, domain=ERROR_DOMAIN))]
     if isinstance(error, OverloadedError | UnreachableError):
-        delay = duration_pb2.Duration(seconds=RETRY_AFTER_S)
+        seconds = error.retry_after_s if isinstance(error, OverloadedError) else RETRY_AFTER_S
+        delay = duration_pb2.Duration(seconds=seconds)
         details.append(_packed(error_details_pb2.RetryInfo(retry_delay=delay)))
     text = str(error).encode("utf-8", "backslashreplace")[:MAX_TEXT_BYTES].decode("utf-8", "ignore")
     return status_pb2.Status(code=code_pb2.Code.Value(error.grpc_status), message=text, details=details)

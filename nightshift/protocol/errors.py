@@ -220,8 +220,13 @@ class TokenError(RequestError):
 
 
 class OverloadedError(NightshiftError):
-    """The coordinator is busy; ask again later."""
+    """The coordinator is busy; ask again later.
 
+    Attributes:
+        retry_after_s: travels as google.rpc.RetryInfo; whoever raises it may know better than the default.
+    """
+
+    retry_after_s: int = 60
     reason = "OVERLOADED"
     grpc_status = "RESOURCE_EXHAUSTED"
     exit_code = ExitCode.UNREACHABLE
