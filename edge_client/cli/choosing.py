@@ -19,7 +19,18 @@ def package_cache(call: Call) -> PackageCache:
     from edge_client.configuration import cache_directory
 
     settings = call.configuration().cache
-    return PackageCache.of(cache_directory(call.home, settings), settings)
+    return PackageCache.of(cache_directory(call.home, settings), settings, needed_models(call))
+
+
+def needed_models(call: Call) -> frozenset[bytes]:
+    """Ids of the models that adapters in use build on."""
+    from edge_client.adapters_in_use import base_models_in_use
+    from edge_client.store import open_store
+
+    if not call.home.store_file.exists():
+        return frozenset()
+    with open_store(call.home) as store:
+        return base_models_in_use(store)
 
 
 def choose_adapter(call: Call, store: Store, *, name: str | None, task: str | None) -> LoadedAdapter | None:

@@ -6,28 +6,34 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edge_client.cli.model_fetch import import_model, pull
 from edge_client.cli.options import Call, device_command
 
 if TYPE_CHECKING:
-    from edge_client.agent.session import Session
-    from nightshift.protocol.manifest import Manifest
+    from edge_client.model_packages import PackageCache
 
 
 @click.group(short_help="The base models on this device.")
 def model() -> None:
-    """Base models: pulled from the coordinator, checked hash by hash, kept in the cache."""
+    """Base models: pulled from the coordinator or imported, checked hash by hash, kept in the cache."""
+
+
+model.add_command(pull)
+model.add_command(import_model)
 
 
 @model.command("list", epilog="Example: edge-client model list --json")
 @device_command
 def list_models(call: Call) -> None:
-    """List the models that are here, complete."""
+    """List the models that are here, complete, and what interrupted downloads left."""
     from edge_client.cli.choosing import package_cache
+    from edge_client.cli.model_card import used
+    from edge_client.ledger import readable_size
 
     cache = package_cache(call)
     value: list[dict[str, Any]] = []
     for package_id in cache.ids():
-        manifest = cache.open(package_id, verify=False).manifest
+        manifest = cache.read(package_id).manifest
         value.append(
             {
                 "id": package_id.hex(),
@@ -35,100 +41,41 @@ def list_models(call: Call) -> None:
                 "path": str(cache.folder(package_id)),
                 "family": manifest.dimensions.family,
                 "quantisation": manifest.quantisation.scheme.value,
+                "uses": manifest.uses.value,
                 "size_bytes": sum(file.size_bytes for file in manifest.files),
+                "last_used_unix_s": int(cache.use.last_used_unix_s(package_id)),
+                "in_use": cache.use.is_held(package_id),
+                "needed": package_id in cache.needed,
             }
         )
-    lines = [f"{v['id'][:16]}  {v['name']}  {v['quantisation']}  {v['size_bytes'] / 1e6:.1f} MB" for v in value]
-    call.emit(value, "\n".join(lines) or "no models here; one comes with the first plan, or: edge-client model pull")
-
-
-@model.command(epilog="Example: edge-client model pull commands")
-@click.argument("what", default="", metavar="[TASK|ID]")
-@device_command
-def pull(call: Call, what: str) -> None:
-    """Fetch the base model of a TASK, or the package with this 64-digit ID; goes on where it was interrupted."""
-    from edge_client import policy
-    from edge_client.agent.session_opening import open_session
-    from edge_client.cli.progress import watching
-    from edge_client.model_packages import PackageCache
-
-    configuration = call.configuration()
-    with open_session(call.home, configuration) as session, watching(enabled=not call.as_json) as watcher:
-        package_id = _package_id(session, what)
-        cache = PackageCache.of(session.cache, configuration.cache)
-
-        def accept(manifest: Manifest) -> None:
-            policy.check_openness(configuration.policy, manifest.openness)
-
-        package = cache.pull(session.connection, package_id, accept=accept, progress=watcher.on_download)
-    call.emit(
-        {"id": package_id.hex(), "name": package.manifest.name, "directory": str(package.directory)},
-        f"{package.manifest.name} is here and every hash is right: {package_id.hex()}",
-    )
-
-
-def _package_id(session: Session, what: str) -> bytes:
-    from edge_client.agent.check_in import peek
-    from edge_client.agent.releases import verify_offers
-    from nightshift.protocol.errors import NotFoundError, UsageError
-
-    if len(what) == 64:
-        try:
-            return bytes.fromhex(what)
-        except ValueError as error:
-            raise UsageError(f"{what!r} is neither a task nor a package id of 64 hex digits") from error
-    checked = peek(session)
-    releases = verify_offers(session, checked.response, checked.view).values()
-    found = {r.document.base_model for r in releases if what in ("", r.document.task)}
-    if len(found) > 1:
-        tasks = ", ".join(sorted({r.document.task for r in releases}))
-        raise UsageError(f"several base models are offered; name a task: {tasks}")
-    if not found:
-        tasks = ", ".join(sorted({r.document.task for r in releases})) or "none"
-        raise NotFoundError(f"the coordinator offers no task {what!r}; it offers: {tasks}")
-    return found.pop()
+    lines = [
+        f"{v['id'][:16]}  {v['name'][:24]:24}  {v['quantisation']:6}  {readable_size(v['size_bytes']):>7}  "
+        + ("in use" if v["in_use"] else f"used {used(v['last_used_unix_s'])}")
+        + (", needed" if v["needed"] else "")
+        for v in value
+    ]
+    left = cache.unfinished()
+    if left and not call.as_json:
+        size = readable_size(sum(path.stat().st_size for path in left))
+        lines.append(f"unfinished: {size}; pull or import again to go on, or: edge-client model rm --unfinished")
+    call.emit(value, "\n".join(lines) or "no models here; edge-client model pull, or: edge-client model import PATH")
 
 
 @model.command(epilog="Example: edge-client model show 3f2a")
-@click.argument("package", metavar="ID")
+@click.argument("package", metavar="ID|NAME")
 @device_command
 def show(call: Call, package: str) -> None:
-    """Show what the model with this ID (or its first digits) says of itself."""
+    """Show what the model with this ID (or its first digits) or NAME says of itself: terms, openness, shape."""
     from edge_client.cli.choosing import package_cache
+    from edge_client.cli.model_card import card, fields
 
     cache = package_cache(call)
-    opened = cache.open(cache.resolve(package), verify=False)
-    manifest = opened.manifest
-    size = manifest.dimensions
-    value: dict[str, Any] = {
-        "id": opened.package_id.hex(),
-        "name": manifest.name,
-        "family": size.family,
-        "layers": size.layers,
-        "hidden": size.hidden,
-        "vocabulary": size.vocabulary,
-        "context_tokens": size.context,
-        "quantisation": manifest.quantisation.scheme.value,
-        "licence": manifest.licence.spdx,
-        "obligations": list(manifest.licence.obligations),
-        "openness_class": manifest.openness.mof_class.value,
-        "weights_licence": manifest.openness.weights_freedom.value,
-        "chat_template": manifest.chat_template is not None,
-        "lora_targets": list(manifest.lora_targets),
-        "files": {file.name: file.size_bytes for file in manifest.files},
-        "directory": str(opened.directory),
-    }
-    call.emit(value, "\n".join(f"{name}: {_text(item)}" for name, item in value.items()))
-
-
-def _text(item: object) -> str:
-    if isinstance(item, dict):
-        return ", ".join(f"{name} ({size} B)" for name, size in item.items())
-    return ", ".join(map(str, item)) if isinstance(item, list) else str(item)
+    opened = cache.read(cache.resolve(package))
+    call.emit(fields(opened), card(opened))
 
 
 @model.command(epilog="Example: edge-client model verify")
-@click.argument("package", default="", metavar="[ID]")
+@click.argument("package", default="", metavar="[ID|NAME]")
 @device_command
 def verify(call: Call, package: str) -> None:
     """Hash every file of the model with this ID, or of all models, again."""
@@ -141,3 +88,54 @@ def verify(call: Call, package: str) -> None:
     call.emit(
         [i.hex() for i in ids], "\n".join(f"{i.hex()[:16]}: every file is right" for i in ids) or "no models here"
     )
+
+
+@model.command("rm", epilog="Example: edge-client model rm 3f2a --yes")
+@click.argument("package", default="", metavar="[ID|NAME]")
+@click.option("--unfinished", is_flag=True, help="What interrupted downloads and imports left, instead of a model.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@device_command
+def remove(call: Call, *, package: str, unfinished: bool, yes: bool) -> None:
+    """Remove a model from this device; adapters stay. A model that a command is using is left alone."""
+    from edge_client.cli.choosing import package_cache
+    from edge_client.ledger import readable_size
+    from nightshift.protocol.errors import UsageError
+
+    if bool(package) == unfinished:
+        raise UsageError("name a model, or say --unfinished; edge-client model list shows both")
+    cache = package_cache(call)
+    if unfinished:
+        freed = _remove_unfinished(cache)
+        call.emit({"freed_bytes": freed}, f"removed what was unfinished: {readable_size(freed)}")
+        return
+    package_id = cache.resolve(package)
+    if not yes:
+        warning = " Adapters in use build on it; the next run fetches it again." if package_id in cache.needed else ""
+        click.confirm(f"Remove {_name(cache, package_id)} ({package_id.hex()[:16]})?{warning}", abort=True, err=True)
+    freed = cache.remove(package_id)
+    call.emit(
+        {"removed": package_id.hex(), "freed_bytes": freed}, f"removed {package_id.hex()[:16]}: {readable_size(freed)}"
+    )
+
+
+def _remove_unfinished(cache: PackageCache) -> int:
+    """Not while a download or import runs: its files are unfinished too."""
+    from nightshift.host.files import exclusive_lock
+
+    left = cache.unfinished()
+    freed = sum(path.stat().st_size for path in left)
+    if left:
+        with exclusive_lock(cache.directory / "import.lock"):
+            for path in left:
+                path.unlink(missing_ok=True)
+    return freed
+
+
+def _name(cache: PackageCache, package_id: bytes) -> str:
+    """Its name, as far as its manifest can still be read."""
+    from nightshift.protocol.errors import NightshiftError
+
+    try:
+        return cache.read(package_id).manifest.name
+    except NightshiftError:
+        return "the damaged model"

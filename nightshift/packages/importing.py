@@ -39,6 +39,7 @@ class Wishes:
         openness: what is open; None takes what the licence says.
         origin: where the source was fetched.
         consume: the source may be moved instead of copied.
+        source_sha256: hex, of what the source was made from, where that is not the source itself.
     """
 
     quantisation: str = AUTOMATIC
@@ -47,6 +48,7 @@ class Wishes:
     openness: OpennessRecord | None = None
     origin: HubSource | None = None
     consume: bool = False
+    source_sha256: str | None = None
 
 
 def import_gguf(source: Path, destination: Path, wishes: Wishes, *, say: Say) -> ModelPackage:
@@ -84,6 +86,7 @@ def import_gguf(source: Path, destination: Path, wishes: Wishes, *, say: Say) ->
             licence=wishes.licence,
             openness=wishes.openness,
             origin=wishes.origin,
+            source_sha256=wishes.source_sha256,
             progress=say,
         )
     if wishes.quantisation != AUTOMATIC:
@@ -99,13 +102,23 @@ def import_gguf(source: Path, destination: Path, wishes: Wishes, *, say: Say) ->
         licence=wishes.licence,
         openness=wishes.openness,
         origin=wishes.origin,
+        source_sha256=wishes.source_sha256,
         consume=wishes.consume,
     )
 
 
-def room_needed(source: Path) -> int:
-    """Bytes that making a package of a file may take on the disk, at most."""
-    return int(source.stat().st_size * _GRAPHS_PER_WEIGHT)
+def import_path(source: Path, destination: Path, wishes: Wishes, *, say: Say) -> ModelPackage:
+    """Make a package of what lies at a path: a GGUF file, or a Hugging Face folder; see `import_gguf`."""
+    if source.is_dir():
+        from nightshift.packages.huggingface_folder import import_folder
+
+        return import_folder(source, destination, wishes, say=say)
+    return import_gguf(source, destination, wishes, say=say)
+
+
+def room_needed(source_bytes: int) -> int:
+    """Bytes that making a package of a source of this size may take on the disk, at most."""
+    return int(source_bytes * _GRAPHS_PER_WEIGHT)
 
 
 def _scheme(source: Path, recognised: Recognised, wishes: Wishes) -> Scheme:

@@ -40,6 +40,7 @@ def build_llama_package(
     licence: Licence | None = None,
     openness: OpennessRecord | None = None,
     origin: HubSource | None = None,
+    source_sha256: str | None = None,
     consume: bool = False,
 ) -> ModelPackage:
     """Make the package.
@@ -51,6 +52,7 @@ def build_llama_package(
         licence: terms of the weights; by default what the file itself states.
         openness: what is open; by default only the weights, if their licence is known.
         origin: where the source was fetched.
+        source_sha256: hex, of what the source was made from; by default of the source.
         consume: the source may be moved instead of copied.
 
     Raises:
@@ -75,7 +77,7 @@ def build_llama_package(
         manifest = Manifest(
             name=name,
             dimensions=recognised.dimensions,
-            quantisation=Quantisation(recognised.scheme, hashes[FileRole.GGUF]),
+            quantisation=Quantisation(recognised.scheme, source_sha256 or hashes[FileRole.GGUF]),
             source=origin,
             tokenizer=TokenizerRecord(hashes[FileRole.TOKENIZER], vocabulary.bos, vocabulary.eos, vocabulary.add_bos),
             chat_template=template,

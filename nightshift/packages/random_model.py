@@ -6,7 +6,6 @@ working SentencePiece one, so llama.cpp loads the file too.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from nightshift.packages.architecture import FAMILIES, Architecture, TensorSource
 from nightshift.packages.gguf_file import TensorType, ValueType
+from nightshift.packages.gguf_header import model_entries
 from nightshift.packages.gguf_writer import GgufWriter, TensorPlan, array_entry, entry
 from nightshift.packages.vocabulary import TokenType
 from nightshift.protocol.manifest import ModelDimensions
@@ -94,7 +94,8 @@ def write_random_model(
         TensorPlan(source.gguf_name, source.shape, matrix_type if source.is_matrix else TensorType.F32)
         for source in sources
     ]
-    entries = _dimension_entries(dimensions, licence)
+    described = ", ".join(f"{name} {getattr(dimensions, name)}" for name in ("layers", "hidden", "vocabulary"))
+    entries = model_entries(dimensions, name=f"random {dimensions.family}: {described}", licence=licence)
     entries += tokenizer_entries or sentencepiece_entries(dimensions.vocabulary)
     with GgufWriter(path, entries, plans) as writer:
         for source, plan in zip(sources, plans, strict=True):
@@ -133,34 +134,6 @@ def sentencepiece_entries(size: int) -> list[bytes]:
         entry("tokenizer.ggml.unknown_token_id", 0),
         entry("tokenizer.ggml.add_bos_token", value=True),
     ]
-
-
-def _dimension_entries(dimensions: ModelDimensions, licence: str) -> list[bytes]:
-    d = dimensions
-    values: dict[str, int | float] = {
-        "context_length": d.context,
-        "embedding_length": d.hidden,
-        "block_count": d.layers,
-        "feed_forward_length": d.ffn,
-        "attention.head_count": d.heads,
-        "attention.head_count_kv": d.kv_heads,
-        "attention.key_length": d.head_dim,
-        "attention.value_length": d.head_dim,
-        "attention.layer_norm_rms_epsilon": d.rms_eps,
-        "rope.dimension_count": d.head_dim,
-        "rope.freq_base": d.rope_theta,
-        "vocab_size": d.vocabulary,
-    }
-    described = ", ".join(f"{name} {value}" for name, value in dataclasses.asdict(d).items() if name in _NAMED)
-    return [
-        entry("general.architecture", d.family),
-        entry("general.name", f"random {d.family}: {described}"),
-        entry("general.license", licence),
-        *(entry(f"{d.family}.{key}", value) for key, value in values.items()),
-    ]
-
-
-_NAMED = ("layers", "hidden", "vocabulary")
 
 
 def _draw(source: TensorSource, generator: np.random.Generator) -> NDArray[np.float32]:

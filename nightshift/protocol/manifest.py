@@ -126,6 +126,15 @@ class Manifest:
         """What the package can be used for."""
         return uses_of([file.role for file in self.files])
 
+    def require_training(self) -> None:
+        """Refuse a package that is for inference only.
+
+        Raises:
+            IncompatibleError: It is.
+        """
+        if self.uses is not Uses.TRAINING:
+            raise IncompatibleError(f"model {self.name} cannot be trained: {self.uses.sentence}")
+
     def lora_shapes(self) -> dict[str, tuple[str | int, ...]]:
         """Adapter tensor name -> shape with 'r' for the rank, in the order of the layout.
 

@@ -156,7 +156,7 @@ class ComponentRecord:
     """One component: open, closed or unknown, and the SPDX identifier of its licence if one is stated.
 
     Raises:
-        MalformedError: The licence is empty or longer than 200 characters.
+        MalformedError: The licence is empty, longer than 200 characters, or not printable.
     """
 
     state: Openness
@@ -168,6 +168,8 @@ class ComponentRecord:
                 f"openness record: a licence of {len(self.licence)} characters; "
                 f"expected an SPDX identifier of 1 to {_LICENCE_CHARACTERS_MAX}"
             )
+        if self.licence is not None and not self.licence.isprintable():
+            raise MalformedError("openness record: a licence with control characters; expected an SPDX identifier")
 
 
 UNSTATED = ComponentRecord(Openness.UNKNOWN)

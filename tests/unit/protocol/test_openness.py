@@ -51,9 +51,9 @@ OPENNESS_TOOL: dict[MofClass, set[str]] = {
     },
     MofClass.OPEN_SCIENCE: {"preprocessing_code", "intermediate_weights", "datasets", "research_paper"},
 }
-"""Read off the Model Openness Tool's own test files (lfai/model_openness_tool, Test_Data, 2025-06): the file that is
-exactly class III has 6 components and none of class II's, the one that is exactly class II these 11, and the one that is
-exactly class I has, with a research paper for the technical report, all but the metadata."""
+"""Read off the Model Openness Tool's own test files (lfai/model_openness_tool, Test_Data, 2025-06): the file that
+is exactly class III has 6 components and none of class II's, the one that is exactly class II these 11, and the one
+that is exactly class I has, with a research paper for the technical report, all but the metadata."""
 
 
 def test_the_components_are_those_of_the_reference_implementation() -> None:
@@ -142,6 +142,7 @@ def test_json_and_back() -> None:
         ({"weights": {"state": "open", "licence": 3}}, "text or null"),
         ({"weights": {"state": "open", "licence": ""}}, "licence of 0"),
         ({"weights": {"state": "open", "licence": "x" * 300}}, "licence of 300"),
+        ({"weights": {"state": "open", "licence": "MIT\x1b[2J"}}, "control characters"),
     ],
 )
 def test_a_malformed_record_is_refused(value: object, message: str) -> None:
