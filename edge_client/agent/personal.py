@@ -62,7 +62,8 @@ def train_personal(
         notes: filled with what a person may want to know.
 
     Raises:
-        DeclinedError: no data, too little of it, or nothing usable came out.
+        DeclinedError: no data, too little of it, or nothing usable came out; or this machine does not train.
+        IncompatibleError: the model is for inference only.
         ResourceError: not enough memory or disk.
     """
     from edge_client.engines.sessions import layout_for
@@ -71,6 +72,7 @@ def train_personal(
     from nightshift.protocol.adapters.formats import to_safetensors
 
     local_training.require_enabled(limits)
+    package.manifest.require_training()
     if start is None:
         layout = layout_for(package.manifest, rank=RANK, alpha=ALPHA)
         tensors = initialise(layout, os.urandom(32))
