@@ -10,6 +10,7 @@ from edge_client.adapters_in_use import adapter_file, check_fits, read_adapter
 from edge_client.agent.session import Session
 from edge_client.artefacts import Artefacts
 from edge_client.store.adapters import StoredAdapter
+from edge_client.store.contributions import State
 from nightshift.host.failpoints import failpoint
 from nightshift.host.files import write_atomic
 from nightshift.protocol.errors import EquivocationError, MalformedError, VerificationError
@@ -17,7 +18,7 @@ from nightshift.protocol.errors import EquivocationError, MalformedError, Verifi
 if TYPE_CHECKING:
     from nightshift.protocol.adapters.layout import Tensors
     from nightshift.protocol.log import LogView
-    from nightshift.protocol.release import VerifiedRelease
+    from nightshift.protocol.release import ReleaseDocument, VerifiedRelease
     from nightshift.v1 import device_pb2
 
 MOST_RELEASES = 64
@@ -121,7 +122,31 @@ def adopt(session: Session, release: VerifiedRelease) -> StoredAdapter:
         session.store.adapters.adopt(adapter)
         session.store.adapters.see_release(document.task, document.number, release.release_id, session.now_unix_s)
     failpoint("device.release.adopted")
+    _tell_what_became_of_contributions(session, document)
     return adapter
+
+
+def _tell_what_became_of_contributions(session: Session, document: ReleaseDocument) -> None:
+    """Say whether a release that was made from a parent holds what this device gave to that parent.
+
+    The release names the plans whose sums it holds. A contribution whose cohort is void by the log was
+    spoken of when the void was shown (`check_in`).
+    """
+    if document.parent is None:
+        return
+    name = f"release {document.number} of task {document.task!r}"
+    for contribution in session.store.contributions.of_parent(document.task, document.parent, b""):
+        if contribution.state is not State.SENT:
+            continue
+        what = f"what this device contributed in round {contribution.round}"
+        if contribution.plan_hash in document.plan_hashes:
+            cohorts = len(document.plan_hashes)
+            several = f" of {cohorts} cohorts" if cohorts > 1 else ""
+            session.notes.append(f"{name} holds {what}, in the sum{several} over {document.contributors} devices")
+        else:
+            session.notes.append(
+                f"{name} does not hold {what}, though the coordinator took it and showed no void of its cohort"
+            )
 
 
 def obtain_adapter(session: Session, release: VerifiedRelease) -> Tensors:

@@ -12,7 +12,14 @@ from nightshift.protocol.domains import Domain, digest, frame
 from nightshift.protocol.errors import MalformedError
 from nightshift.protocol.identity import verify
 from nightshift.protocol.log import LogView, task_subject
-from nightshift.protocol.plan import HASH_BYTES, MAX_NUMBER, MAX_TASK_CHARACTERS, MAX_UNIX_S, layout_from_proto
+from nightshift.protocol.plan import (
+    HASH_BYTES,
+    MAX_NUMBER,
+    MAX_TASK_CHARACTERS,
+    MAX_UNIX_S,
+    N_MIN_FLOOR,
+    layout_from_proto,
+)
 from nightshift.protocol.trust import Trust
 from nightshift.v1 import device_pb2, log_pb2, release_pb2
 
@@ -51,6 +58,13 @@ class ReleaseDocument:
         hashes = [message.base_model, message.adapter_sha256, *message.plan_hashes]
         if any(len(item) != HASH_BYTES for item in hashes):
             raise MalformedError("a release names a hash that is not of 32 bytes")
+        if len(set(message.plan_hashes)) != len(message.plan_hashes) or (message.plan_hashes and not message.number):
+            raise MalformedError("a release names the plan of each cohort once, and number 0 none")
+        if message.contributors < N_MIN_FLOOR * len(message.plan_hashes):
+            raise MalformedError(
+                f"a release says that {len(message.plan_hashes)} cohorts had {message.contributors} contributors; "
+                f"a sum over fewer than {N_MIN_FLOOR} is never opened"
+            )
         if len(message.parent) != (HASH_BYTES if message.number else 0):
             raise MalformedError("a release must name its parent, except number 0, which has none")
         if not (0 < len(message.task) <= MAX_TASK_CHARACTERS and message.task.isprintable()):

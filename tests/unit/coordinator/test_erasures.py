@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import func, select
 
 from coordinator.deployment import Deployment
-from coordinator.rounds.advance import abort
+from coordinator.rounds import advance
 from coordinator.rounds.plans import open_round
 from coordinator.rounds.pool import spent_parent
 from coordinator.storage.rows import Cohort, CohortState, ErasureRow, Task
@@ -50,6 +50,12 @@ def contribute(device: ScriptedDevice) -> None:
     assert plan is not None
     delta = np.full(plan.document.vector.delta_length, 0.25, dtype=np.float32)
     assert device.upload(device.prepare(plan, delta)).complete
+
+
+def abort(served: Deployment, cohort_id: bytes, reason: str) -> None:
+    with served.database.transaction() as session:
+        advance.abort(session, served, [session.get_one(Cohort, cohort_id)], reason)
+    advance.conclude_rounds(served, now_unix_s())
 
 
 def cohort_of(served: Deployment, number: int = 1) -> Cohort:

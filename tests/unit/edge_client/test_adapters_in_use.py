@@ -22,6 +22,7 @@ from edge_client.adapters_in_use import (
 )
 from edge_client.agent import releases
 from edge_client.agent.session import Session
+from edge_client.store.contributions import State
 from nightshift.packages.package import ModelPackage
 from nightshift.protocol.adapters import AdapterLayout, Target, initialise
 from nightshift.protocol.adapters.formats import to_safetensors
@@ -36,6 +37,7 @@ from nightshift.protocol.errors import (
 from nightshift.protocol.plan import layout_to_proto
 from nightshift.protocol.release import VerifiedRelease, verify_release
 from nightshift.v1 import device_pb2, release_pb2
+from tests.support.contributions import contribution
 from tests.support.plans import World
 from tests.support.scripted_coordinator import ScriptedCoordinator, agent_of
 from tests.support.stories import build_stories
@@ -123,6 +125,39 @@ def test_a_release_comes_in_use_and_the_one_before_is_one_step_away(session: Ses
     assert current_adapter(store, None).name == "notes/0"
     # A rollback of a rollback is the way forward again.
     assert roll_back(store, "notes").name == "notes/1"
+
+
+@pytest.mark.parametrize(
+    ("state", "hashes", "expected"),
+    [
+        (
+            State.SENT,
+            [b"1" * 32, b"h" * 32],
+            "release 1 of task 'notes' holds what this device contributed in round 4, "
+            "in the sum of 2 cohorts over 7 devices",
+        ),
+        (
+            State.SENT,
+            [b"1" * 32],
+            "release 1 of task 'notes' does not hold what this device contributed in round 4, "
+            "though the coordinator took it and showed no void of its cohort",
+        ),
+        (State.VOID, [b"1" * 32], None),
+        (State.LATE, [b"1" * 32], None),
+    ],
+)
+def test_the_owner_is_told_whether_a_release_holds_what_this_device_gave(
+    session: Session, publisher: Publisher, state: State, hashes: list[bytes], expected: str | None
+) -> None:
+    given = contribution(plan_hash=b"h" * 32, task="notes", parent_release=b"p" * 32, round=4, state=state)
+    session.store.contributions.add(given)
+
+    def fill(release: release_pb2.Release) -> None:
+        release.plan_hashes.extend(hashes)
+        release.contributors = 7
+
+    releases.adopt(session, publisher.release(1, adapter_bytes(1), edit=fill))
+    assert session.notes == ([] if expected is None else [expected])
 
 
 def with_nan(data: bytes) -> bytes:

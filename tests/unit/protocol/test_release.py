@@ -127,6 +127,23 @@ def test_a_plan_entry_does_not_prove_a_release(world: World) -> None:
         pytest.param(lambda r: r.__setattr__("base_model", bytes(31)), "hash", id="short base model"),
         pytest.param(lambda r: r.__setattr__("adapter_sha256", b""), "hash", id="no adapter hash"),
         pytest.param(lambda r: r.plan_hashes.append(bytes(33)), "hash", id="long plan hash"),
+        pytest.param(lambda r: r.plan_hashes.append(bytes(32)), "number 0 none", id="number 0 with a plan"),
+        pytest.param(
+            lambda r: r.MergeFrom(
+                release_pb2.Release(number=1, parent=bytes(32), plan_hashes=[bytes(32)] * 2, contributors=6)
+            ),
+            "each cohort once",
+            id="a cohort twice",
+        ),
+        pytest.param(
+            lambda r: r.MergeFrom(
+                release_pb2.Release(
+                    number=1, parent=bytes(32), plan_hashes=[bytes(32), bytes([1]) * 32], contributors=5
+                )
+            ),
+            "2 cohorts had 5 contributors",
+            id="a cohort of two",
+        ),
         pytest.param(lambda r: r.__setattr__("adapter_size_bytes", 0), "0 bytes", id="empty adapter"),
         pytest.param(
             lambda r: r.__setattr__("adapter_size_bytes", MAX_ADAPTER_BYTES + 1), "outside the range", id="huge adapter"
