@@ -63,6 +63,13 @@ def liar(snapshots: Snapshots, tmp_path_factory: pytest.TempPathFactory) -> Iter
         ("plan byte", "SIGNATURE_INVALID", "the plan's signature"),
         # nightshift/protocol/log.py, `LogView.require`: the log's entry names the hash of another plan.
         ("plan not logged", "LOG_INCONSISTENT", "records something else"),
+        # nightshift/protocol/secagg/prekeys.py, `verify`: the member signed another key.
+        ("substituted prekey", "SIGNATURE_INVALID", "prekey"),
+        # nightshift/protocol/plan_checks.py: every member has a certificate of the root from the join token.
+        ("sybil member", "SIGNATURE_INVALID", "not issued by"),
+        # edge_client/agent/examination.py: the plan's parent must be shown, signed and logged.
+        ("parent of nobody", "VERIFICATION_FAILED", "did not show"),
+        ("parent not logged", "LOG_INCONSISTENT", "records something else"),
         # edge_client/store/prekeys.py, `bind`: a one-time key answers for the first plan only.
         ("same prekeys", "EQUIVOCATION", "named in two different plans"),
         # edge_client/store/answers.py, `see_cohort`: a cohort has one plan for ever.

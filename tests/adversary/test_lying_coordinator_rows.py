@@ -36,6 +36,19 @@ def test_a_second_set_for_an_answered_cohort(snapshots: Snapshots, fleet_from: F
         assert len(second.run().json["answered"]) == 1
 
 
+def test_a_set_below_the_minimum(snapshots: Snapshots, fleet_from: FleetFrom) -> None:
+    """Tries: a set of two, where plan and owners want three; logged, and consistent in itself.
+
+    Stopped by nightshift/protocol/plan_checks.py, `verify_bundle`, on every member; nothing opens.
+    """
+    fleet = fleet_from(snapshots.uploaded(3, 3))
+    lying_coordinator.second_set(fleet.coordinator.directory)
+    with fleet.serving():
+        for member in fleet.devices:
+            refused(member, UNVERIFIED, kind="VERIFICATION_FAILED", because="2 contributors; the plan allows 3 to 3")
+    assert not query(fleet.database, "SELECT 1 FROM answers")
+
+
 def test_a_swapped_share(snapshots: Snapshots, fleet_from: FleetFrom) -> None:
     """Tries: a share that the coordinator made itself in the place of a contributor's, in a set that is logged so.
 
@@ -89,5 +102,5 @@ def test_a_second_plan_right_after_a_void(snapshots: Snapshots, fleet_from: Flee
     lying_coordinator.forgive_contributions(fleet.coordinator.directory)
     fleet.open_round()
     with fleet.serving():
-        refused(contributed, NOT_NOW, kind="DECLINED", because="contributes to the same parent again only after")
+        refused(contributed, NOT_NOW, kind="DECLINED", because="contributes to the same parent again only when")
         assert fresh.run().json["sent"] == [f"{TASK}/2"]

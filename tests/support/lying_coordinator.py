@@ -24,6 +24,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import grpc
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -31,21 +32,25 @@ from coordinator.aggregation.documents import document_of
 from coordinator.deployment import Deployment, opened
 from coordinator.log import LogSnapshot
 from coordinator.releases import publication
+from coordinator.rounds.prekeys import signed
 from coordinator.rounds.transitions import contributor, counted, unfinished
 from coordinator.service import server
 from coordinator.service.device import DeviceServicer
 from coordinator.storage import artefacts
-from coordinator.storage.rows import LogEntryRow, ReleaseRow
+from coordinator.storage.rows import LogEntryRow, PrekeyRow, ReleaseRow
 from nightshift.host.clock import now_unix_s
 from nightshift.protocol.identity import DeviceId
 from nightshift.protocol.log import MerkleTree, checkpoint_body, parse_checkpoint_body, sign_checkpoint, task_subject
-from nightshift.protocol.plan import committee_seed, plan_hash, pool_digest, sign_plan
+from nightshift.protocol.plan import committee_seed, plan_hash, pool_digest, prekey_to_proto, sign_plan
 from nightshift.protocol.release import release_id, sign_release
 from nightshift.protocol.revocation import sign_revocation
 from nightshift.protocol.secagg.committee import committee_size, draw
 from nightshift.protocol.secagg.contributors import set_hash
+from nightshift.protocol.secagg.parameters import CohortParameters
 from nightshift.protocol.secagg.sealing import seal, seal_info
 from nightshift.v1 import device_pb2, log_pb2, plan_pb2, release_pb2
+from tests.support.authority import Authority
+from tests.support.plans import make_device
 
 VARIABLE = "NIGHTSHIFT_LIE"
 ROOT = Path(__file__).parents[2]
@@ -166,6 +171,25 @@ def sum_of_two(plan: plan_pb2.Plan) -> None:
     plan.n_min = 2
 
 
+def substituted_prekey(plan: plan_pb2.Plan) -> None:
+    """The coordinator's own key in the place of a member's: shares sealed to it would open here."""
+    plan.cohort_id = secrets.token_bytes(32)
+    plan.committee[0].prekey.public_key = X25519PrivateKey.generate().public_key().public_bytes_raw()
+
+
+def sybil_member(plan: plan_pb2.Plan) -> None:
+    """A member that the coordinator made up: its prekey is signed, its certificate is of no known authority."""
+    plan.cohort_id = secrets.token_bytes(32)
+    sybil = make_device(Authority.make(), now_unix_s=now_unix_s())
+    plan.pool.append(sybil.device_id)
+    plan.pool.sort()
+    parameters = CohortParameters.derive(
+        n_max=plan.n_max, value_bits=plan.encoding.value_bits, committee_size=len(plan.committee) + 1
+    )
+    plan.threshold = parameters.threshold
+    plan.committee.append(plan_pb2.CommitteeMember(prekey=prekey_to_proto(sybil.prekey), certificate=sybil.certificate))
+
+
 def same_prekeys(plan: plan_pb2.Plan) -> None:
     """Another cohort, for the same parent, that names the same one-time keys."""
     plan.cohort_id = secrets.token_bytes(32)
@@ -267,6 +291,47 @@ def release_in_two_versions(
     return reply
 
 
+def parent_of_nobody(deployment: Deployment, request: device_pb2.CheckInRequest, honest: Callable[[], Reply]) -> Reply:
+    """A parent that no release has, in a plan that names other one-time keys than the honest one."""
+
+    def edit(plan: plan_pb2.Plan) -> None:
+        plan.cohort_id = secrets.token_bytes(32)
+        plan.parent_release = secrets.token_bytes(32)
+        with deployment.database.reading() as session:
+            for member in plan.committee:
+                unspent = select(PrekeyRow).where(
+                    PrekeyRow.device_id == member.prekey.device_id, PrekeyRow.spent_on.is_(None)
+                )
+                member.prekey.CopyFrom(prekey_to_proto(signed(session.scalars(unspent).first())))
+
+    return forged_plan(edit)(deployment, request, honest)
+
+
+def parent_not_logged(deployment: Deployment, request: device_pb2.CheckInRequest, honest: Callable[[], Reply]) -> Reply:
+    """A parent that was signed for one device alone, shown with the log's proof of the real one."""
+    told_to: list[device_pb2.ReleaseOffer] = []
+
+    def train_on_it(plan: plan_pb2.Plan) -> None:
+        plan.cohort_id = secrets.token_bytes(32)
+        with deployment.database.reading() as session:
+            row = session.get_one(ReleaseRow, plan.parent_release)
+            offer = publication.offer(session, deployment.log.snapshot(session), row)
+        message = release_pb2.Release.FromString(offer.release)
+        message.number += 1
+        offer.release = message.SerializeToString(deterministic=True)
+        offer.signature = sign_release(offer.release, deployment.authority.sign)
+        plan.parent_release = release_id(offer.release)
+        told_to.append(offer)
+
+    reply = forged_plan(train_on_it)(deployment, request, honest)
+    if told_to:
+        with deployment.database.reading() as session:
+            snapshot = deployment.log.snapshot(session)
+            told_to[0].proof.CopyFrom(snapshot.proof(session, told_to[0].proof.index))
+        reply.releases.append(told_to[0])
+    return reply
+
+
 def revocations_rolled_back(
     deployment: Deployment, request: device_pb2.CheckInRequest, honest: Callable[[], Reply]
 ) -> Reply:
@@ -291,6 +356,10 @@ AT_CHECK_IN: dict[str, CheckInLie] = {
     "committee of two": forged_plan(committee_of_two),
     "weaker threshold": forged_plan(weaker_threshold),
     "sum of two": forged_plan(sum_of_two),
+    "substituted prekey": forged_plan(substituted_prekey),
+    "sybil member": forged_plan(sybil_member),
+    "parent of nobody": parent_of_nobody,
+    "parent not logged": parent_not_logged,
     "same prekeys": forged_plan(same_prekeys),
     "same cohort": forged_plan(same_cohort),
     "log fork": log_fork,
