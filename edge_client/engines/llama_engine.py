@@ -177,6 +177,16 @@ class LlamaEngine:
             losses.append(np.where(example.answer[1:], -picked, 0.0).astype(np.float32))
         return losses
 
+    def logits(self, tokens: Sequence[int]) -> NDArray[np.float32]:
+        """Logits after every token, float32 [length, vocabulary]: for measuring parity.
+
+        Raises:
+            PromptError: as `generate`.
+        """
+        check_prompt(tokens, self._package.manifest.dimensions.vocabulary, self.context_tokens)
+        self._forget()
+        return self._decode(tokens, every=True)
+
     def score(self, prompts: Sequence[Sequence[int]], candidates: Sequence[Sequence[int]]) -> Scores:
         """Log-likelihoods of candidates; see `Engine.score`. Each prompt is run once."""
         build_levels(candidates)  # checks them

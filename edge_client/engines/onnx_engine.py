@@ -107,6 +107,17 @@ class OnnxEngine:
                 losses[index] = row[: examples[index].length - 1]
         return losses
 
+    def logits(self, tokens: Sequence[int]) -> NDArray[np.float32]:
+        """Logits after every token, float32 [length, vocabulary], as generation sees them: for measuring parity.
+
+        Raises:
+            PromptError: as `generate`.
+        """
+        check_prompt(tokens, self._dimensions.vocabulary, self.context_tokens)
+        decoder = self._ready_decoder()
+        decoder.forget()
+        return np.stack([decoder.step([token]).copy() for token in tokens])
+
     def score(self, prompts: Sequence[Sequence[int]], candidates: Sequence[Sequence[int]]) -> Scores:
         """Log-likelihoods of candidates; see `Engine.score`.
 
