@@ -152,9 +152,9 @@ def _status_text(result: dict[str, Any]) -> str:
 
 
 def _run() -> None:
-    from coordinator.cli import authority, enrolment, learning, rounds
+    from coordinator.cli import authority, enrolment, learning, models, rounds
 
-    for group in (*enrolment.GROUPS, *authority.GROUPS, *learning.GROUPS, *rounds.GROUPS):
+    for group in (*enrolment.GROUPS, *authority.GROUPS, *models.GROUPS, *learning.GROUPS, *rounds.GROUPS):
         cli.add_command(group)
     try:
         cli(standalone_mode=False)

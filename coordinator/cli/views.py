@@ -77,7 +77,13 @@ def model_record(model: Model) -> dict[str, Any]:
         "package_id": model.package_id.hex(),
         "family": manifest.dimensions.family,
         "quantisation": manifest.quantisation.scheme.value,
+        "uses": manifest.uses.value,
         "licence": manifest.licence.spdx,
+        "openness_class": manifest.openness.mof_class.value,
+        "weights_licence": manifest.openness.weights_freedom.value,
+        "source": None
+        if manifest.source is None
+        else f"{manifest.source.repository}@{manifest.source.revision}:{manifest.source.file}".rstrip(":"),
         "size_bytes": sum(file.size_bytes for file in manifest.files),
         "added": rfc3339(model.added_unix_s),
     }

@@ -24,12 +24,14 @@ def create_task(session: Session, deployment: Deployment, settings: TaskSettings
 
     Raises:
         UsageError: the name is taken, or the adapter does not fit the model.
+        IncompatibleError: the model is for inference only.
         NotFoundError: no such model.
     """
     if session.get(Task, settings.name) is not None:
         raise UsageError(f"a task called {settings.name!r} exists; choose another name")
     model = find_model(session, settings.model)
     manifest = Manifest.from_bytes(model.manifest)
+    manifest.require_training()
     missing = [name for name in settings.adapter.targets if name not in manifest.lora_targets]
     if missing:
         raise UsageError(

@@ -1,0 +1,75 @@
+"""From what an operator names to a stored package: a package, a GGUF file, a Hugging Face folder, a hub name."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from coordinator.models.catalogue import store_package
+from nightshift.host.files import require_free_space
+from nightshift.packages.hub import HubReference
+from nightshift.packages.hub_import import import_from_hub
+from nightshift.packages.importing import Say, Wishes, import_path, room_needed
+from nightshift.packages.package import MANIFEST_NAME
+from nightshift.protocol.errors import UsageError
+
+if TYPE_CHECKING:
+    from coordinator.deployment import Deployment
+
+
+def publish(
+    deployment: Deployment,
+    source: Path | HubReference,
+    wishes: Wishes,
+    *,
+    say: Say,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
+) -> bytes:
+    """Make a package, if it is not one already, and store its manifest and files as objects.
+
+    Args:
+        deployment: where to.
+        source: a path, or a model hub's name.
+        wishes: how the package should be made.
+        say: told in a few words what is being done.
+        progress: told how far a download is.
+
+    Returns:
+        The manifest's bytes, for `catalogue.add_model`.
+
+    Raises:
+        UsageError: there is nothing at the path.
+        HashMismatchError, MalformedError, IncompatibleError: no package can be made of it; says why.
+        NotFoundError, OverloadedError, UnreachableError: the hub does not give it; says what to do.
+        ResourceError: not enough disk.
+    """
+    directory = deployment.home.directory
+    if isinstance(source, Path):
+        if not source.exists():
+            raise UsageError(f"{source} does not exist, and is no name of a model hub (organisation/name)")
+        if (source / MANIFEST_NAME).is_file():
+            return store_package(deployment.objects, source)
+    with tempfile.TemporaryDirectory(dir=directory, prefix="package-") as folder:
+        package = Path(folder) / "package"
+        if isinstance(source, Path):
+            require_free_space(directory, room_needed(_size_bytes(source)))
+            import_path(source, package, wishes, say=say)
+        else:
+            import_from_hub(
+                source,
+                directory / "hub",
+                package,
+                wishes,
+                say=say,
+                progress=progress,
+                require_room=lambda size_bytes: require_free_space(directory, size_bytes),
+            )
+        return store_package(deployment.objects, package)
+
+
+def _size_bytes(source: Path) -> int:
+    """Of a file, or of the weights of a folder."""
+    paths = source.glob("*.safetensors") if source.is_dir() else [source]
+    return sum(path.stat().st_size for path in paths if path.is_file())
