@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from nightshift.packages.graph import GraphBuilder, Node
+from nightshift.packages.graph import Attribute, GraphBuilder, Node
 
 Contribution = tuple[str, str]
 """(input, its gradient)"""
@@ -83,25 +83,35 @@ def _multiply(graph: GraphBuilder, node: Node, gradient: str, needed: frozenset[
         yield right, graph.emit("Mul", gradient, left)
 
 
-def _sigmoid(graph: GraphBuilder, node: Node, gradient: str, _: frozenset[str]) -> Iterator[Contribution]:
-    (value,) = node.outputs
-    slope = graph.emit("Mul", value, graph.emit("Sub", graph.scalar(1.0), value))
-    yield node.inputs[0], graph.emit("Mul", gradient, slope)
+def _swiglu(graph: GraphBuilder, node: Node, gradient: str, needed: frozenset[str]) -> Iterator[Contribution]:
+    # Only gate and up are kept; the sigmoid is computed again, cheaper than two more tensors of that size.
+    gate, up = node.inputs
+    chance = graph.emit("Sigmoid", gate)
+    silu = graph.emit("Mul", gate, chance)
+    if up in needed:
+        yield up, graph.emit("Mul", gradient, silu)
+    if gate in needed:
+        # d silu / d gate = sigmoid (1 + gate - silu)
+        rest = graph.emit("Add", graph.emit("Sub", gate, silu), graph.scalar(1.0))
+        slope = graph.emit("Mul", chance, rest)
+        yield gate, graph.emit("Mul", graph.emit("Mul", gradient, up), slope)
 
 
-def _softmax(graph: GraphBuilder, node: Node, gradient: str, _: frozenset[str]) -> Iterator[Contribution]:
-    (value,) = node.outputs
-    mean = graph.emit("ReduceSum", graph.emit("Mul", gradient, value), graph.integers(-1), keepdims=1)
-    yield node.inputs[0], graph.emit("Mul", value, graph.emit("Sub", gradient, mean))
-
-
-def _matrix_product(graph: GraphBuilder, node: Node, gradient: str, needed: frozenset[str]) -> Iterator[Contribution]:
-    # Both operands are [B, H, ., .] with equal leading axes: attention scores and their use.
-    left, right = node.inputs
-    if left in needed:
-        yield left, graph.emit("MatMul", gradient, _swap_last(graph, right))
-    if right in needed:
-        yield right, graph.emit("MatMul", _swap_last(graph, left), gradient)
+def _attention(graph: GraphBuilder, node: Node, gradient: str, needed: frozenset[str]) -> Iterator[Contribution]:
+    # With chances P and result O: dS = P (dO v^T - rowsum(dO O)), since rowsum(P dP) = rowsum(dO O),
+    # and O is the smaller tensor (Dao et al. 2022, arXiv 2205.14135, appendix B.2).
+    query, key, value, _mask = node.inputs
+    mixed, chances = node.outputs
+    scale = node.attributes["scale"]
+    if value in needed:
+        yield value, _product(graph, chances, gradient, transA=1)
+    mean = graph.emit("ReduceSum", graph.emit("Mul", gradient, mixed), graph.integers(-1), keepdims=1)
+    raw = graph.emit("Sub", _product(graph, gradient, value, transB=1), mean)
+    scores = graph.emit("Mul", chances, raw)
+    if query in needed:
+        yield query, _product(graph, scores, key, alpha=scale)
+    if key in needed:
+        yield key, _product(graph, scores, query, transA=1, alpha=scale)
 
 
 def _linear(graph: GraphBuilder, node: Node, gradient: str, needed: frozenset[str]) -> Iterator[Contribution]:
@@ -109,8 +119,7 @@ def _linear(graph: GraphBuilder, node: Node, gradient: str, needed: frozenset[st
     if x in needed:
         yield x, graph.emit("MatMul", gradient, weight)
     if weight in needed:
-        rows = graph.emit("Transpose", _flat(graph, gradient), perm=[1, 0])
-        yield weight, graph.emit("MatMul", rows, _flat(graph, x))
+        yield weight, _product(graph, _flat(graph, gradient), _flat(graph, x), transA=1)
 
 
 def _frozen_linear(graph: GraphBuilder, node: Node, gradient: str, _: frozenset[str]) -> Iterator[Contribution]:
@@ -145,26 +154,25 @@ def _transpose(graph: GraphBuilder, node: Node, gradient: str, _: frozenset[str]
     yield node.inputs[0], graph.emit("Transpose", gradient, perm=inverse)
 
 
-def _swap_last(graph: GraphBuilder, tensor: str) -> str:
-    return graph.emit("Transpose", tensor, perm=[0, 1, 3, 2])
+def _product(graph: GraphBuilder, left: str, right: str, **attributes: Attribute) -> str:
+    """The product alpha op(left) op(right); transA and transB swap an operand's last two axes."""
+    return graph.emit("FusedMatMul", left, right, domain="com.microsoft", **attributes)
 
 
 def _flat(graph: GraphBuilder, tensor: str) -> str:
     """[..., n] -> [tokens, n]."""
-    shape = graph.emit("Concat", graph.integers(-1), graph.size(tensor, -1), axis=0)
-    return graph.emit("Reshape", tensor, shape)
+    return graph.emit("Flatten", tensor, axis=-1)
 
 
 RULES: dict[str, Rule] = {
     "Add": _add,
+    "Attention": _attention,
     "FrozenLinear": _frozen_linear,
     "Linear": _linear,
-    "MatMul": _matrix_product,
     "Mul": _multiply,
     "Reshape": _reshape,
     "RmsNorm": _rms_norm,
     "RotaryEmbedding": _rotary,
-    "Sigmoid": _sigmoid,
-    "Softmax": _softmax,
+    "SwiGlu": _swiglu,
     "Transpose": _transpose,
 }

@@ -10,9 +10,12 @@ op                     inputs, attributes              result
 FrozenLinear           x [..., in]; matrix             x W^T, [..., out]
 FrozenLinearGradient   dy [..., out]; matrix           dy W, [..., in]
 FrozenRows             indices (any shape S); matrix   W[indices], [S, in]
-FrozenRowRange         tie; matrix, first, last        W[first:last], [last - first, in], not
-                                                       before `tie` has been computed
+FrozenRowRange         none; matrix, first, last       W[first:last], [last - first, in]
 Linear                 x [..., in], w [out, in]        x w^T, [..., out]
+Attention              q [B, H, Q, d], k, v            softmax(scale q k^T + mask) v, [B, H, Q, d], and
+                       [B, H, K, d], mask [Q, K];      the chances, [B, H, Q, K]
+                       scale
+SwiGlu                 gate, up, both [..., n]         gate * sigmoid(gate) * up
 RmsNorm                x [..., n], gain [n]; epsilon   gain * x * s, and s = 1 / rms(x), [..., 1]
 RotaryEmbedding        x [..., T, d], cos, sin [T, d/2]  x turned, first half against second half
 =====================  ==============================  ==========================================

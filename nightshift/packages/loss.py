@@ -48,7 +48,7 @@ def cross_entropy(
     Args:
         graph: Where to emit.
         hidden: Final norm output, float32 [N, hidden].
-        labels: Target tokens, int64 [N]; each must be inside the vocabulary, padding too.
+        labels: Target tokens, int64 [N]; each must be inside the vocabulary.
         matrix: Name of the output matrix [vocabulary, hidden].
         vocabulary: Its rows.
         with_gradient: Whether to make the gradient with respect to `hidden`.
@@ -57,15 +57,8 @@ def cross_entropy(
     peak = total = mean = ""
     for first in range(0, vocabulary, SLICE_ROWS):
         end = min(first + SLICE_ROWS, vocabulary)
-        # One slice wholly after the other: without the order all slices would be alive at once.
-        x = hidden
-        if first and with_gradient:
-            x = graph.after(hidden, mean)
-        elif first:
-            # A shape taken from `total` would not do: ONNX Runtime finds it elsewhere, and earlier.
-            x = graph.emit("Add", hidden, graph.emit("Mul", total, graph.scalar(0.0)))
-        rows = graph.emit("FrozenRowRange", x, matrix=matrix, first=first, last=end)
-        logits = graph.emit("FusedMatMul", x, rows, domain="com.microsoft", transB=1)
+        rows = graph.emit("FrozenRowRange", matrix=matrix, first=first, last=end)
+        logits = graph.emit("FusedMatMul", hidden, rows, domain="com.microsoft", transB=1)
         highest = graph.emit("ReduceMax", logits, last, keepdims=1)
         new_peak = graph.emit("Max", peak, highest) if first else highest
         raised = graph.emit("Exp", graph.emit("Sub", logits, new_peak))

@@ -28,9 +28,11 @@ def evaluate_step(architecture: Architecture, lora_targets: tuple[str, ...]) -> 
     x = decoder.embed("input_ids")
     for layer in range(architecture.dimensions.layers):
         x = decoder.block(x, layer, positions)
-    loss = _token_losses(graph, architecture, decoder.final_norm(x), with_gradient=False)
-    nll = graph.emit("Reshape", loss.nll, graph.emit("Shape", "input_ids"))
-    graph.output(graph.emit("Mul", nll, "weights"), "token_loss", _FLOAT, ("B", "T"))
+    scored = _scored_tokens(graph, architecture, decoder.final_norm(x))
+    loss = _token_losses(graph, architecture, scored, with_gradient=False)
+    weighted = graph.emit("Mul", loss.nll, scored.weights)
+    flat = _spread(graph, weighted, scored, width=1)
+    graph.output(graph.emit("Reshape", flat, graph.emit("Shape", "input_ids")), "token_loss", _FLOAT, ("B", "T"))
     return graph
 
 
@@ -58,8 +60,12 @@ def train_step(architecture: Architecture, lora_targets: tuple[str, ...], *, rec
     start = len(graph.nodes)
     final = decoder.final_norm(x)
     norm_nodes = graph.nodes[start:]
-    loss = _token_losses(graph, architecture, final, with_gradient=True)
-    gradient = _mean_loss(graph, final, loss)
+    scored = _scored_tokens(graph, architecture, final)
+    loss = _token_losses(graph, architecture, scored, with_gradient=True)
+    share = _mean_loss(graph, scored, loss)
+    assert loss.gradient is not None
+    flat = _spread(graph, graph.emit("Mul", loss.gradient, share), scored, width=architecture.dimensions.hidden)
+    gradient = graph.after(flat, final)
     (gradient,) = gradients(graph, norm_nodes, final, gradient, [x])
     for layer, stretch in reversed(list(enumerate(stretches))):
         if recompute:
@@ -110,24 +116,61 @@ def _declare_targets(graph: GraphBuilder) -> None:
     graph.input("weights", _FLOAT, ("B", "T"))
 
 
-def _token_losses(graph: GraphBuilder, architecture: Architecture, final: str, *, with_gradient: bool) -> CrossEntropy:
-    d = architecture.dimensions
+@dataclass(frozen=True, slots=True)
+class _ScoredTokens:
+    """The n tokens whose weight is not 0: the others need no logits.
+
+    Attributes:
+        indices: Which of the B * T tokens, int64 [n, 1].
+        hidden: Final norm output, float32 [n, hidden].
+        labels: int64 [n].
+        weights: float32 [n, 1].
+        count: B * T, int64 [1].
+    """
+
+    indices: str
+    hidden: str
+    labels: str
+    weights: str
+    count: str
+
+
+def _scored_tokens(graph: GraphBuilder, architecture: Architecture, final: str) -> _ScoredTokens:
+    weights = graph.emit("Reshape", "weights", graph.integers(-1))
+    indices = graph.emit("Reshape", graph.emit("NonZero", weights), graph.integers(-1))
+    hidden = graph.emit("Reshape", final, graph.integers(-1, architecture.dimensions.hidden))
+    column = graph.emit("Reshape", indices, graph.integers(-1, 1))
+    return _ScoredTokens(
+        indices=column,
+        hidden=graph.emit("Gather", hidden, indices),
+        labels=graph.emit("Gather", graph.emit("Reshape", "labels", graph.integers(-1)), indices),
+        weights=graph.emit("Gather", weights, column),
+        count=graph.size(weights, 0),
+    )
+
+
+def _spread(graph: GraphBuilder, values: str, scored: _ScoredTokens, *, width: int) -> str:
+    """Values of the scored tokens, float32 [n, width] -> [B * T, width], 0 for the other tokens."""
+    shape = graph.emit("Concat", scored.count, graph.integers(width), axis=0)
+    return graph.emit("ScatterND", graph.emit("Expand", graph.scalar(0.0), shape), scored.indices, values)
+
+
+def _token_losses(
+    graph: GraphBuilder, architecture: Architecture, scored: _ScoredTokens, *, with_gradient: bool
+) -> CrossEntropy:
     return cross_entropy(
         graph,
-        graph.emit("Reshape", final, graph.integers(-1, d.hidden)),
-        graph.emit("Reshape", "labels", graph.integers(-1)),
+        scored.hidden,
+        scored.labels,
         matrix=architecture.output_matrix,
-        vocabulary=d.vocabulary,
+        vocabulary=architecture.dimensions.vocabulary,
         with_gradient=with_gradient,
     )
 
 
-def _mean_loss(graph: GraphBuilder, final: str, loss: CrossEntropy) -> str:
-    """Emit the `loss` output and return its gradient at `final`, [B, T, hidden]."""
-    assert loss.gradient is not None
-    weights = graph.emit("Reshape", "weights", graph.integers(-1, 1))
-    count = graph.emit("Max", graph.emit("ReduceSum", weights, keepdims=0), graph.scalar(1.0))
-    total = graph.emit("ReduceSum", graph.emit("Mul", loss.nll, weights), keepdims=0)
+def _mean_loss(graph: GraphBuilder, scored: _ScoredTokens, loss: CrossEntropy) -> str:
+    """Emit the `loss` output and return each scored token's share in it, float32 [n, 1]."""
+    count = graph.emit("Max", graph.emit("ReduceSum", scored.weights, keepdims=0), graph.scalar(1.0))
+    total = graph.emit("ReduceSum", graph.emit("Mul", loss.nll, scored.weights), keepdims=0)
     graph.output(graph.emit("Div", total, count), "loss", _FLOAT, ())
-    share = graph.emit("Div", weights, count)
-    return graph.after(graph.emit("Mul", loss.gradient, share), final)
+    return graph.emit("Div", scored.weights, count)

@@ -11,8 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from nightshift.packages.architecture import Architecture
 from nightshift.packages.graph import GraphBuilder
 
@@ -94,8 +92,7 @@ class Decoder:
         x = g.emit("Add", x, self._linear(attended, f"{prefix}.o_proj"))
         normed = self._norm(x, f"{prefix}.ffn_norm")
         gate = self._linear(normed, f"{prefix}.gate_proj")
-        silu = g.emit("Mul", gate, g.emit("Sigmoid", gate))
-        inner = g.emit("Mul", silu, self._linear(normed, f"{prefix}.up_proj"))
+        inner = g.emit("SwiGlu", gate, self._linear(normed, f"{prefix}.up_proj"))
         return g.emit("Add", x, self._linear(inner, f"{prefix}.down_proj"))
 
     def final_norm(self, x: str) -> str:
@@ -112,11 +109,8 @@ class Decoder:
         query = g.emit("RotaryEmbedding", query, positions.cosine, positions.sine)
         key = g.emit("RotaryEmbedding", key, positions.cosine, positions.sine)
         # The query heads that share a key head become further rows of one product.
-        query = g.emit("Mul", query, g.scalar(float(np.float32(d.head_dim) ** np.float32(-0.5))))
         query = g.emit("Reshape", query, g.integers(0, d.kv_heads, -1, d.head_dim))
-        scores = g.emit("MatMul", query, g.emit("Transpose", key, perm=[0, 1, 3, 2]))
-        chances = g.emit("Softmax", g.emit("Add", scores, positions.mask), axis=-1)
-        mixed = g.emit("MatMul", chances, value)
+        mixed, _ = g.emit_many("Attention", query, key, value, positions.mask, count=2, scale=d.head_dim**-0.5)
         mixed = g.emit("Reshape", mixed, g.integers(0, d.heads, -1, d.head_dim))
         mixed = g.emit("Transpose", mixed, perm=[0, 2, 1, 3])
         return g.emit("Reshape", mixed, g.integers(0, 0, d.heads * d.head_dim))

@@ -39,17 +39,29 @@ ANGLES = GENERATOR.uniform(0, 6, (5, 4)).astype(np.float32)
 
 GAIN = draw(8)
 
+MASK = np.where(np.tri(4, 6, dtype=bool), np.float32(0), np.float32(-1e9))
+
 CASES: dict[str, list[Case]] = {
     "Add": [Case(lambda g: g.emit("Add", "x", "y"), {"x": draw(2, 3), "y": draw(2, 3)}, (2, 3))],
     "Mul": [
         Case(lambda g: g.emit("Mul", "x", "y"), {"x": draw(2, 3), "y": draw(2, 3)}, (2, 3)),
         Case(lambda g: g.emit("Mul", "x", "x"), {"x": draw(2, 3)}, (2, 3)),
     ],
-    "Sigmoid": [Case(lambda g: g.emit("Sigmoid", "x"), {"x": draw(3, 4)}, (3, 4))],
-    "Softmax": [Case(lambda g: g.emit("Softmax", "x", axis=-1), {"x": draw(2, 2, 3, 5)}, (2, 2, 3, 5))],
-    "MatMul": [
-        Case(lambda g: g.emit("MatMul", "x", "y"), {"x": draw(2, 3, 4, 5), "y": draw(2, 3, 5, 2)}, (2, 3, 4, 2)),
-        Case(lambda g: g.emit("MatMul", "x", "x"), {"x": draw(1, 2, 3, 3)}, (1, 2, 3, 3)),
+    "SwiGlu": [
+        Case(lambda g: g.emit("SwiGlu", "x", "y"), {"x": draw(3, 4), "y": draw(3, 4)}, (3, 4)),
+        Case(lambda g: g.emit("SwiGlu", "x", "x"), {"x": draw(3, 4)}, (3, 4)),
+    ],
+    "Attention": [
+        Case(
+            lambda g: g.emit_many("Attention", "q", "k", "v", g.constant(MASK), count=2, scale=0.7)[0],
+            {"q": draw(2, 3, 4, 5), "k": draw(2, 3, 6, 5), "v": draw(2, 3, 6, 5)},
+            (2, 3, 4, 5),
+        ),
+        Case(
+            lambda g: g.emit_many("Attention", "x", "x", "x", g.constant(MASK[:3, :3]), count=2, scale=0.4)[0],
+            {"x": draw(1, 2, 3, 5)},
+            (1, 2, 3, 5),
+        ),
     ],
     "Linear": [Case(lambda g: g.emit("Linear", "x", "w"), {"x": draw(2, 3, 4), "w": draw(5, 4)}, (2, 3, 5))],
     "FrozenLinear": [
@@ -150,6 +162,6 @@ def test_an_op_without_a_rule_is_named() -> None:
 def test_a_target_that_does_not_matter_is_named() -> None:
     graph = GraphBuilder()
     graph.input("unused", "float32", (2,))
-    y = graph.emit("Sigmoid", graph.input("x", "float32", (2,)))
+    y = graph.emit("Mul", graph.input("x", "float32", (2,)), "x")
     with pytest.raises(ValueError, match="unused does not influence"):
         gradients(graph, list(graph.nodes), y, "dy", ["x", "unused"])

@@ -51,9 +51,18 @@ def test_the_graphs_carry_no_weights_of_their_own(stories: Callable[[str], Model
         assert int(place["offset"]) % 4096 == 0
 
 
-def test_only_decode_rounds_activations(stories: Callable[[str], ModelPackage]) -> None:
+def test_eight_bit_codes_are_dequantised_once_where_there_are_many_tokens(
+    stories: Callable[[str], ModelPackage],
+) -> None:
     for role in GRAPHS:
         graph = onnx.load(stories("Q8_0").path(role), load_external_data=False).graph
+        by_codes = sum(node.op_type == "MatMulNBits" for node in graph.node)
+        assert (by_codes > 0) == role.startswith("decode")
+
+
+def test_only_decode_rounds_activations(stories: Callable[[str], ModelPackage]) -> None:
+    for role in GRAPHS:
+        graph = onnx.load(stories("Q4_0").path(role), load_external_data=False).graph
         levels = {
             attribute.i
             for node in graph.node

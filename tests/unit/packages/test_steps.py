@@ -58,7 +58,7 @@ def test_recomputation_really_runs_the_blocks_again(stories: Packages) -> None:
     import onnx
 
     def products(role: str) -> int:
-        graph = onnx.load(stories("Q8_0").path(role), load_external_data=False).graph
+        graph = onnx.load(stories("Q4_0").path(role), load_external_data=False).graph
         return sum(node.op_type == "MatMulNBits" for node in graph.node)
 
     layers, quantised = 5, 6  # down_proj is float in this model
@@ -103,6 +103,25 @@ def test_weights_that_sum_to_less_than_one_are_not_blown_up(stories: Packages, m
     np.testing.assert_allclose(tenth["loss"], full["loss"] * 0.1, rtol=1e-5)
     assert none["loss"] == 0
     assert all(not none[f"grad.{name}"].any() for name in package.manifest.lora_shapes())
+
+
+def test_tokens_of_weight_zero_get_no_logits(stories: Packages, make_feed: MakeFeed) -> None:
+    package = stories("Q4_0")
+    feed = make_feed(package, rows=2, length=11)
+    whole = results(open_session(package, "evaluate", threads=1), feed)["token_loss"]
+    answers = np.zeros((2, 11), np.float32)
+    answers[0, 7:], answers[1, 3:5] = 0.5, 2.0
+    # A label outside the vocabulary would fail if anything looked at it.
+    part = feed | {"weights": answers, "labels": np.where(answers > 0, feed["labels"], 10**6)}
+    found = results(open_session(package, "evaluate", threads=1), part)["token_loss"]
+    np.testing.assert_allclose(found, whole * answers, rtol=1e-5, atol=1e-7)
+    assert not found[answers == 0].any()
+    steps = [results(open_session(package, role, threads=1), part) for role in ("train", "train_recompute")]
+    for step in steps:
+        np.testing.assert_allclose(step["loss"], found.sum() / answers.sum(), rtol=1e-5)
+    for name in package.manifest.lora_shapes():
+        assert steps[0][f"grad.{name}"].any()
+        np.testing.assert_allclose(steps[1][f"grad.{name}"], steps[0][f"grad.{name}"], rtol=1e-4, atol=1e-7)
 
 
 def test_padding_on_the_right_influences_nothing(stories: Packages, make_feed: MakeFeed) -> None:
