@@ -13,8 +13,7 @@ from coordinator.enrolment.authority import Authority, requested_key
 from coordinator.enrolment.tokens import find_token, has_used, redeem
 from coordinator.log import TransparencyLog
 from coordinator.storage.rows import Device, DeviceState, Revocation
-from nightshift.protocol.certificates import verify_device_certificate
-from nightshift.protocol.chains import load_chain, not_after_unix_s
+from nightshift.protocol.certificates import read_device_certificate, verify_device_certificate
 from nightshift.protocol.errors import ClonedIdentityError, NotFoundError, RevokedError
 from nightshift.protocol.identity import DeviceId, device_id
 from nightshift.protocol.revocation import sign_revocation
@@ -68,7 +67,7 @@ def enrol(
             state=DeviceState.ENROLLED,
             name=printable(name, MAX_NAME_CHARACTERS),
             certificate=certificate,
-            certificate_not_after_unix_s=not_after_unix_s(load_chain(certificate).leaf),
+            certificate_not_after_unix_s=read_device_certificate(certificate).not_after_unix_s,
             enrolled_unix_s=now_unix_s,
             client_version=printable(client_version, MAX_NAME_CHARACTERS),
         )
@@ -83,7 +82,7 @@ def enrol(
 def certify(session: Session, log: TransparencyLog, device: Device, certificate: bytes, now_unix_s: int) -> None:
     """Give a device a certificate: kept and logged together, for everyone to see."""
     device.certificate = certificate
-    device.certificate_not_after_unix_s = not_after_unix_s(load_chain(certificate).leaf)
+    device.certificate_not_after_unix_s = read_device_certificate(certificate).not_after_unix_s
     log.append(
         session,
         log_pb2.LOG_ENTRY_KIND_ENROLMENT,

@@ -1,8 +1,8 @@
 """X.509 certificates as this authority makes them (RFC 5280).
 
 All keys are ECDSA P-256: gRPC's TLS accepts no Ed25519 leaf. Every certificate
-begins an hour early, so that a slow clock is no obstacle, and none outlives
-its issuer.
+begins an hour early, so that a slow clock is no obstacle, and none begins before or
+outlives its issuer.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def leaf(
     """A certificate for one purpose.
 
     Args:
-        issuer: who signs; the leaf does not outlive it.
+        issuer: who signs; the leaf lies within its validity.
         public_key: whose it is.
         subject: the common name.
         usage: the one extended key usage.
@@ -96,7 +96,7 @@ def leaf(
         x509.CertificateBuilder(issuer_name=issuer.certificate.subject, subject_name=_name(subject))
         .public_key(public_key)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(not_before)
+        .not_valid_before(max(not_before, issuer.certificate.not_valid_before_utc))
         .not_valid_after(min(not_after, issuer.certificate.not_valid_after_utc))
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_key_usage(signs_certificates=False), critical=True)

@@ -11,8 +11,7 @@ from coordinator.enrolment.authority import Authority, requested_key
 from coordinator.enrolment.devices import certify, require_enrolled
 from coordinator.log import TransparencyLog
 from coordinator.storage.rows import Device
-from nightshift.protocol.certificates import verify_device_certificate
-from nightshift.protocol.chains import load_chain, not_before_unix_s
+from nightshift.protocol.certificates import read_device_certificate
 from nightshift.protocol.errors import MalformedError, RevokedError
 from nightshift.protocol.identity import DEVICE_ID_BYTES, DeviceId, device_id
 from nightshift.protocol.renewal import NONCE_BYTES, make_challenge, require_fresh, verify_challenge, verify_proof
@@ -95,8 +94,7 @@ def end_late(
 
 def _newest(session: Session, authority: Authority, log: TransparencyLog, device: Device, now_unix_s: int) -> bytes:
     """The certificate of the row, after making it anew where that is due."""
-    began = not_before_unix_s(load_chain(device.certificate).leaf)
-    present = verify_device_certificate(device.certificate, authority.root, began)
+    present = read_device_certificate(device.certificate)
     if now_unix_s >= present.renewal_due_unix_s:
         continues = now_unix_s <= present.not_after_unix_s
         early = max(present.not_before_unix_s, now_unix_s - CONTINUITY_S) if continues else None

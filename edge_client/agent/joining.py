@@ -88,9 +88,9 @@ def join(home: Home, token_text: str, device_name: str) -> Joined:
 
 def _join_again(home: Home, identity: Identity, membership: Membership, token: JoinToken) -> Joined:
     """A token of the coordinator that this home belongs to: it may bring new addresses, or a way back in."""
-    from nightshift.protocol.chains import load_chain, not_after_unix_s
+    from nightshift.protocol.certificates import read_device_certificate
 
-    if now_unix_s() > not_after_unix_s(load_chain(membership.certificate).leaf):
+    if now_unix_s() > read_device_certificate(membership.certificate).not_after_unix_s:
         return Joined(identity, _enrol(home, identity, token, membership.device_name), new=True)
     addresses = {"join_address": token.join_address, "device_address": token.device_address}
     return Joined(identity, update_membership(home, **addresses), new=False)

@@ -33,20 +33,19 @@ def usable_membership(session: Session) -> Membership:
         UnreachableError: nobody answers.
         VerificationError: what came back is not a certificate of this coordinator for this key.
     """
-    from nightshift.protocol.chains import load_chain, not_after_unix_s, not_before_unix_s
+    from nightshift.protocol.certificates import read_device_certificate
 
-    membership = session.membership
-    leaf = load_chain(membership.certificate).leaf
-    if session.now_unix_s < not_before_unix_s(leaf):
+    membership, now = session.membership, session.now_unix_s
+    present = read_device_certificate(membership.certificate)
+    if now < present.not_before_unix_s:
         raise DeclinedError(
             "not now: this device's clock shows a time before it joined; set the clock, or wait until it is in step"
         )
-    if session.now_unix_s <= not_after_unix_s(leaf):
+    if now <= present.not_after_unix_s:
         return membership
-    if membership.next_certificate:
-        ended_unix_s = not_after_unix_s(load_chain(membership.next_certificate).leaf)
-        if session.now_unix_s <= ended_unix_s:
-            return update_membership(session.home, certificate=membership.next_certificate, next_certificate=b"")
+    unused = membership.next_certificate
+    if unused and now <= read_device_certificate(unused).not_after_unix_s:
+        return update_membership(session.home, certificate=unused, next_certificate=b"")
     return _renew_late(session)
 
 

@@ -34,6 +34,7 @@ __all__ = [
     "DeviceCertificate",
     "leaf_public_key",
     "load_certificate",
+    "read_device_certificate",
     "verify_device_certificate",
     "verify_signing_certificate",
 ]
@@ -93,13 +94,24 @@ def verify_signing_certificate(der: bytes, root: x509.Certificate) -> ec.Ellipti
     return _leaf_key(chain.leaf, issuer, ExtendedKeyUsageOID.CODE_SIGNING, "signing")
 
 
-def leaf_public_key(der: bytes) -> ec.EllipticCurvePublicKey:
-    """The public key of a certificate that was verified before.
+def read_device_certificate(der: bytes) -> DeviceCertificate:
+    """What a certificate says that was verified before; nothing is checked again.
 
     Raises:
         MalformedError: not a certificate, or not on P-256.
     """
-    return _p256_key(load_chain(der).leaf, "device")
+    leaf = load_chain(der).leaf
+    key = _p256_key(leaf, "device")
+    return DeviceCertificate(device_id(key), key, not_before_unix_s(leaf), not_after_unix_s(leaf))
+
+
+def leaf_public_key(der: bytes) -> ec.EllipticCurvePublicKey:
+    """The public key of a device's certificate that was verified before.
+
+    Raises:
+        MalformedError: not a certificate, or not on P-256.
+    """
+    return read_device_certificate(der).public_key
 
 
 def _leaf_key(

@@ -8,7 +8,11 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, ObjectIdentifier
 
-from nightshift.protocol.certificates import leaf_public_key, verify_device_certificate, verify_signing_certificate
+from nightshift.protocol.certificates import (
+    leaf_public_key,
+    verify_device_certificate,
+    verify_signing_certificate,
+)
 from nightshift.protocol.chains import MAX_CERTIFICATE_BYTES, load_chain
 from nightshift.protocol.errors import (
     MalformedError,
