@@ -147,7 +147,7 @@ class Night:
 
 @contextmanager
 def night(
-    directory: Path, package: Path, move_clock: Callable[[float], None], *, devices: int, n_min: int = 3, n_max: int = 8
+    directory: Path, package: Path, move_clock: Callable[[float], None], *, devices: int, n_min: int = 3
 ) -> Iterator[Night]:
     """A night whose devices all have a seat on the committee; its first round is open.
 
@@ -157,13 +157,12 @@ def night(
         move_clock: sets by how many seconds this process's protocol time is ahead.
         devices: how many, all of them in the pool.
         n_min: of the plan.
-        n_max: of the plan.
     """
     with open_home(make_home(directory)) as deployment:
         make_task(
             deployment,
             package,
-            cohort={"n_max": n_max, "n_min": n_min, "pool_min": devices},
+            cohort={"n_max": devices, "n_min": n_min, "pool_min": devices},
             rounds={"upload_window_s": WINDOW_S, "answer_window_s": WINDOW_S},
         )
         with serving(deployment):
