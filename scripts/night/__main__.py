@@ -34,6 +34,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--devices", type=int, default=6, help="how many devices, 3 to 32 (default 6)")
     parser.add_argument("--rounds", type=int, default=3, help="how many nights, 1 to 20 (default 3)")
     parser.add_argument(
+        "--cohorts", type=int, default=1, help="cohorts of a night, of equal size, at least 3 devices each (default 1)"
+    )
+    parser.add_argument(
         "--split",
         choices=("dirichlet", "scenario"),
         default="dirichlet",
@@ -45,6 +48,10 @@ def arguments() -> argparse.Namespace:
     chosen = parser.parse_args()
     if not 3 <= chosen.devices <= 32 or not 1 <= chosen.rounds <= 20:
         parser.error("--devices must be 3 to 32 and --rounds 1 to 20")
+    if chosen.cohorts < 1 or chosen.devices % chosen.cohorts or chosen.devices // chosen.cohorts < 3:
+        parser.error(
+            f"--cohorts {chosen.cohorts} does not split {chosen.devices} devices into equal parts of at least 3"
+        )
     if chosen.split == "scenario" and chosen.devices > 18:
         parser.error("--split scenario deals out 18 scenarios; --devices can be at most 18")
     if chosen.keep is not None and chosen.keep.exists() and any(chosen.keep.iterdir()):
@@ -102,7 +109,9 @@ def night(stage: Stage, number: int, order: Sequence[int], *, at_once: int, say:
         at_once: 1 for a night in which no two devices ever run together.
         say: told what is going on.
     """
-    stage.coordinator.command("round", "open", TASK)
+    cohorts = len(stage.coordinator.command("round", "open", TASK, "--json").json["cohorts"])
+    if cohorts > 1:
+        say(f"night {number}: the devices are dealt to {cohorts} cohorts")
     together = "one after the other" if at_once == 1 else f"{at_once} at a time"
     for what in ("contributes", "answers for the committee"):
         say(f"night {number}: every device {what}, {together}")
@@ -148,7 +157,13 @@ def installed_engines() -> list[str]:
 def demo(chosen: argparse.Namespace, directory: Path, say: Narrator) -> Report:
     """Run everything under a directory and measure it."""
     stage = set_up(
-        directory, devices=chosen.devices, rounds=chosen.rounds, split=chosen.split, seed=chosen.seed, say=say
+        directory,
+        devices=chosen.devices,
+        cohorts=chosen.cohorts,
+        rounds=chosen.rounds,
+        split=chosen.split,
+        seed=chosen.seed,
+        say=say,
     )
     baselines = None
     try:
@@ -187,6 +202,7 @@ def demo(chosen: argparse.Namespace, directory: Path, say: Narrator) -> Report:
     local = [Score(**score) for score in trained["local"]]
     return Report(
         devices=chosen.devices,
+        cohorts=chosen.cohorts,
         rounds=chosen.rounds,
         split=chosen.split,
         seed=chosen.seed,

@@ -41,6 +41,7 @@ class Report:
     """Everything that the demo measured; `as_json` has one key for each field."""
 
     devices: int
+    cohorts: int
     rounds: int
     split: str
     seed: int
@@ -118,7 +119,8 @@ def facts(report: Report) -> dict[str, str]:
 
 
 def _title(report: Report) -> str:
-    return f"{report.devices} devices, {report.rounds} nights, split by {report.split}, seed {report.seed}"
+    cohorts = f" in {report.cohorts} cohorts" if report.cohorts > 1 else ""
+    return f"{report.devices} devices{cohorts}, {report.rounds} nights, split by {report.split}, seed {report.seed}"
 
 
 _STYLE = """

@@ -30,8 +30,8 @@ class Recipe:
         method: alternate, ffa or fedavg.
         steps: optimiser steps of one device in one night.
         learning_rate: of AdamW, constant.
-        value_clip: largest value of a rotated, weighted change that the encoding can carry; the steps below move an adapter
-            value by 0.3 at the most, and six times that is hardly ever exceeded.
+        value_clip: largest value of a rotated, weighted change that the encoding can carry; the steps below move
+            an adapter value by 0.3 at the most, and six times that is hardly ever exceeded.
     """
 
     method: str
@@ -58,8 +58,8 @@ class Stage:
     recipe: Recipe
 
 
-def task_toml(recipe: Recipe, devices: int, rounds: int) -> str:
-    """The task file of the demo: one cohort of all devices a night, opened by the operator."""
+def task_toml(recipe: Recipe, *, devices: int, cohorts: int, rounds: int) -> str:
+    """The task file of the demo: every night cohorts that are full, and closed, with all devices; opened by hand."""
     return f"""name = "{TASK}"
 model = "stories260K"
 [adapter]
@@ -80,9 +80,10 @@ value_clip = {recipe.value_clip}
 clip_norm = 0.0
 [cohort]
 n_min = 3
-n_max = {devices}
+n_max = {devices // cohorts}
 pool_min = {devices}
 [rounds]
+cohorts = {cohorts}
 open = "operator"
 total = {rounds}
 upload_window_s = 3600
@@ -101,12 +102,15 @@ keep_encoded_vector = true
 """
 
 
-def set_up(directory: Path, *, devices: int, rounds: int, split: str, seed: int, say: Callable[[str], None]) -> Stage:
+def set_up(
+    directory: Path, *, devices: int, cohorts: int, rounds: int, split: str, seed: int, say: Callable[[str], None]
+) -> Stage:
     """Start the coordinator, publish the model, create the task, join the devices.
 
     Args:
         directory: empty; everything of the run lies under it.
         devices: how many.
+        cohorts: of a night; `devices` is a multiple of it.
         rounds: nights.
         split: "dirichlet" or "scenario".
         seed: of the split.
@@ -120,7 +124,7 @@ def set_up(directory: Path, *, devices: int, rounds: int, split: str, seed: int,
         say("coordinator: stories260K becomes a model package (Q8_0 GGUF and ONNX graphs over the same numbers)")
         coordinator.command("model", "add", str(MODEL), "--quantisation", "Q8_0", "--alias", "stories260K")
         task = directory / "task.toml"
-        task.write_text(task_toml(recipe, devices, rounds), "utf-8")
+        task.write_text(task_toml(recipe, devices=devices, cohorts=cohorts, rounds=rounds), "utf-8")
         coordinator.command("task", "create", "-f", str(task))
         token = coordinator.command("token", "create", "--uses", str(devices), "--json").json["token"]
         commands = read_commands(COMMANDS)

@@ -194,7 +194,16 @@ def test_rounds_and_devices_from_the_command_line_while_it_serves(
     # The service learned of it from the rows.
     greeting = devices[0].check_in()
     assert greeting.plan is None
-    assert run("round", "list", "--json").json["rounds"][0]["reason"] == "a test"
+    (listed,) = run("round", "list", "--json").json["rounds"]
+    assert (listed["state"], listed["reason"], listed["cohorts"][0]["reason"]) == ("void", "a test", "a test")
+    assert "1 void" in run("round", "list").out
+    assert "cohort 1 is void: a test" in run("round", "show", f"{TASK}/1").out
+    # A round that has ended has nothing more to watch.
+    watched = run("round", "watch", f"{TASK}/1")
+    assert watched.code == OK
+    assert "is void; 1: void 0/3..8 contributions 0/3 answers" in watched.out
+    assert watched.out.count("\n") == 1
+    assert run("round", "watch", f"{TASK}/1", "--json").json == listed
     assert run("round", "abort", f"{TASK}/1", "--yes").code != OK
 
     prefix = devices[1].device_id.hex()[:12]

@@ -17,6 +17,7 @@ from coordinator.releases.publication import load_adapter, newest_release
 from coordinator.rounds.advance import advance
 from coordinator.rounds.plans import open_round
 from coordinator.rounds.rounds import cohorts_of, find
+from coordinator.storage.artefacts import artefact_key
 from coordinator.storage.rows import AuditRow, Cohort, CohortState, ReleaseRow, Round, RoundState, Task
 from nightshift.host.clock import now_unix_s
 from nightshift.protocol.adapters.layout import Side
@@ -255,3 +256,19 @@ def altered(member: ScriptedDevice, plan_hash: bytes, request: device_pb2.Answer
     changed.vector = vector.tobytes()
     changed.signature = member.sign(answer_message(plan_hash, request.set_hash, request.index, changed.vector))
     return changed
+
+
+def test_sums_that_make_no_usable_adapter_void_the_round(night: Night, clock: Clock) -> None:
+    """The stored parent is damaged: nothing can be added to it. The round must not run for ever."""
+    night.open()
+    for number in range(6):
+        night.contribute(number)
+    clock(700)
+    advance(night.deployment)
+    night.deployment.objects.put(artefact_key(night.release()[0].adapter_sha256), b"no adapter")
+    night.answer()
+    found, cohorts = night.round()
+    assert [cohort.state for cohort in cohorts] == [CohortState.OPENED] * 2
+    assert found.state is RoundState.VOID
+    assert found.reason
+    assert night.release()[0].number == 0

@@ -1,0 +1,72 @@
+"""Averaging: the cohorts of a round are one weighted mean, whatever way the devices were dealt."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from coordinator.aggregation.fedavg import CohortSum, combined, mean_delta, means, next_adapter
+from nightshift.protocol.adapters.initialise import initialise
+from nightshift.protocol.adapters.layout import AdapterLayout, Side, Target
+from nightshift.protocol.errors import UsageError
+from nightshift.protocol.secagg.encoding import OpenedSum
+
+LAYOUT = AdapterLayout(layers=2, targets=(Target("q_proj", 8, 8),), rank=2, alpha=4.0)
+LENGTH = LAYOUT.vector_length(Side.B)
+
+
+def sum_over(numbers: range, layout: AdapterLayout = LAYOUT, side: Side = Side.B, name: str = "loss") -> CohortSum:
+    """What the devices of these numbers add up to: device n has weight (n + 1) / 8, delta n everywhere, loss n."""
+    weights = [(number + 1) / 8 for number in numbers]
+    opened = OpenedSum(
+        weighted_delta=np.full(LENGTH, sum(w * n for w, n in zip(weights, numbers, strict=True))),
+        weight=sum(weights),
+        metrics={name: float(sum(numbers))},
+        contributors=len(numbers),
+    )
+    return CohortSum(layout, side, opened)
+
+
+@pytest.mark.parametrize("cuts", [(0, 7), (0, 3, 7), (0, 2, 4, 7), (0, 1, 2, 3, 4, 5, 6, 7)])
+def test_any_deal_of_seven_devices_learns_the_same(cuts: tuple[int, ...]) -> None:
+    total = combined([sum_over(range(first, last)) for first, last in itertools.pairwise(cuts)])
+    # sum of n (n + 1) / 8 over sum of (n + 1) / 8 for n = 0..6: 112 / 28.
+    assert np.array_equal(mean_delta(total.opened), np.full(LENGTH, 4.0, dtype=np.float32))
+    assert means(total.opened) == {"weight": 3.5, "loss": 3.0}
+    assert total.opened.contributors == 7
+
+
+def test_adding_up_leaves_the_cohorts_sums_as_they_were() -> None:
+    first = sum_over(range(3))
+    before = first.opened.weighted_delta.copy()
+    combined([first, sum_over(range(3, 6))])
+    assert np.array_equal(first.opened.weighted_delta, before)
+
+
+def test_the_mean_moves_the_trained_side_only() -> None:
+    parent = initialise(LAYOUT, bytes(32))
+    moved = next_adapter(parent, combined([sum_over(range(7))]))
+    delta = np.full(LENGTH, 4.0, dtype=np.float32)
+    assert np.array_equal(LAYOUT.to_vector(moved, Side.B), LAYOUT.to_vector(parent, Side.B) + delta)
+    assert np.array_equal(LAYOUT.to_vector(moved, Side.A), LAYOUT.to_vector(parent, Side.A))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        sum_over(range(3), layout=AdapterLayout(layers=2, targets=(Target("q_proj", 8, 8),), rank=2, alpha=8.0)),
+        sum_over(range(3), side=Side.A),
+        sum_over(range(3), name="tokens"),
+    ],
+    ids=["layout", "side", "metrics"],
+)
+def test_sums_that_mean_something_else_are_not_added(other: CohortSum) -> None:
+    with pytest.raises(UsageError, match="cannot be added"):
+        combined([sum_over(range(3)), other])
+
+
+def test_no_sum_is_no_round() -> None:
+    with pytest.raises(UsageError, match="without an opened cohort"):
+        combined([])
