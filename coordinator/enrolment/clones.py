@@ -17,7 +17,7 @@ anything else                          another copy has spoken in between
 Which of the two is the right one, nobody can tell from here. The identity is
 held: it is in no pool and gets no reply until the operator has looked
 (`coordinator device clear`), and a device that joins with a new key is free of
-all that. (ADR 0005 says why the device chooses the nonce.)
+all that. (ADR 0006 says why the device chooses the nonce.)
 """
 
 from __future__ import annotations

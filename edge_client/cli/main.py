@@ -14,6 +14,7 @@ from nightshift.host.console import exit_with
 
 COMMANDS = {
     "join": "edge_client.cli.join:join",
+    "leave": "edge_client.cli.leave:leave",
     "status": "edge_client.cli.status:status",
     "run": "edge_client.cli.run:run",
     "model": "edge_client.cli.model:model",

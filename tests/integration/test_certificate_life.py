@@ -21,7 +21,7 @@ from scripts.night.fleet import Coordinator, Device
 pytestmark = pytest.mark.slow
 
 SIGKILLED = -9
-PARTIAL, REVOKED = 3, 12
+PARTIAL, NOT_JOINED, REVOKED = 3, 10, 12
 
 
 @dataclass
@@ -248,6 +248,41 @@ def test_a_device_that_lost_its_store_begins_anew(world: World) -> None:
     world.set_clock(0)
     assert run(device)["problems"] == []
     assert world.device()["state"] == "enrolled"
+
+
+# The way out: a new key
+
+
+@pytest.mark.parametrize("place", ["", "device.leave.forgotten", "device.leave.parted"])
+def test_leaving_and_joining_again_makes_a_new_key_and_keeps_what_is_the_owners(world: World, place: str) -> None:
+    world.set_clock(0)
+    device = world.join()
+    first = world.device()["device_id"]
+    device.command("data", "add", str(Path(__file__)), "--format", "text")
+    run(copy_of(device, "clone"))
+    assert "edge-client leave" in problem(device, REVOKED)
+    if place:
+        device.command("leave", "--yes", expect=SIGKILLED, NIGHTSHIFT_FAILPOINT=place)
+    assert device.command("leave", "--yes", "--json").json["device_id"] == first
+    assert not (device.home / "identity.pem").exists()
+    assert device.command("run", "--now", expect=NOT_JOINED).stderr
+    device.command("leave", "--yes", expect=NOT_JOINED)
+    ledger = device.command("ledger", "--json").json
+    device.command("join", world.token())
+    assert run(device)["problems"] == []
+    devices = world.coordinator.command("device", "list", "--json").json["devices"]
+    assert {shown["state"] for shown in devices} == {"held", "enrolled"}
+    assert device.command("ledger", "--json").json[: len(ledger)] == ledger
+    assert len(device.command("data", "list", "--json").json) == 1
+
+
+def test_wiping_leaves_no_trace_but_models_and_settings(world: World) -> None:
+    world.set_clock(0)
+    device = world.join()
+    (device.home / "config.toml").write_text("[policy]\nminimum_cohort = 3\n", "utf-8")
+    device.command("leave", "--wipe", "--yes")
+    left = {path.name for path in device.home.rglob("*") if path.is_file()}
+    assert left == {"config.toml", "lock"}
 
 
 # A coordinator that moves
