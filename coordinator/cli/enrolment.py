@@ -93,11 +93,23 @@ def list_devices(context: click.Context, as_json: bool) -> None:
     """Show all devices."""
     from coordinator.cli.views import device_record
     from coordinator.enrolment import devices
+    from coordinator.rounds.standing import suspicion
 
     with coordinator(context) as deployment, deployment.database.reading() as session:
-        rows = [device_record(session, row, now_unix_s()) for row in devices.list_devices(session)]
+        now = now_unix_s()
+        found = suspicion(session, now)
+        rows = [device_record(session, row, now, found) for row in devices.list_devices(session)]
     shown = [{**row, "device_id": row["device_id"][:16]} for row in rows]
-    columns = ("device_id", "name", "state", "last_seen", "last_contribution", "certificate_days", "client_version")
+    columns = (
+        "device_id",
+        "name",
+        "state",
+        "last_seen",
+        "last_contribution",
+        "certificate_days",
+        "suspicion",
+        "client_version",
+    )
     emit({"devices": rows}, as_json=as_json, text=table(shown, columns, empty="no devices have joined"))
 
 
@@ -167,6 +179,30 @@ def clear_device(context: click.Context, device_id: str, yes: bool, as_json: boo
             audit.record(session, "device clear", row.device_id.hex())
             result = device_record(session, row, now_unix_s())
     emit(result, as_json=as_json, text=f"device {result['device_id'][:16]} is {result['state']}")
+
+
+@device.command("acquit")
+@click.argument("device_id")
+@json_option
+@click.pass_context
+def acquit_device(context: click.Context, device_id: str, as_json: bool) -> None:
+    """Forget what a device is suspected of, and end its quarantine.
+
+    A device is quarantined when cohorts failed wherever it was, or when more
+    committee members could not use its shares than may be liars. Its contributions count again
+    from the next round on; what happens from now on counts against it as against any other.
+    """
+    from coordinator.cli.views import device_record
+    from coordinator.enrolment import devices
+    from coordinator.rounds import standing
+
+    with coordinator(context) as deployment, deployment.database.transaction() as session:
+        row = devices.find_device(session, device_id)
+        standing.clear(row, now_unix_s())
+        audit.record(session, "device acquit", row.device_id.hex())
+        session.flush()
+        result = device_record(session, row, now_unix_s())
+    emit(result, as_json=as_json, text=f"device {result['device_id'][:16]} is suspected of nothing")
 
 
 GROUPS = (token, device)

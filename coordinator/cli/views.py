@@ -13,6 +13,9 @@ from coordinator.aggregation import places
 from coordinator.cli.command import rfc3339
 from coordinator.rounds.prekeys import unspent
 from coordinator.rounds.rounds import cohorts_of
+from coordinator.rounds.standing import record_of
+from coordinator.rounds.standing import suspicion as suspicion_now
+from coordinator.rounds.suspects import Suspicion
 from coordinator.rounds.task_settings import TaskSettings
 from coordinator.storage.rows import (
     AnswerRow,
@@ -49,8 +52,18 @@ def token_record(token: Token, now_unix_s: int) -> dict[str, Any]:
     }
 
 
-def device_record(session: Session, device: Device, now_unix_s: int) -> dict[str, Any]:
-    """A device: who it is, when it last did something, how long its certificate lasts, and what is wrong with it."""
+def device_record(
+    session: Session, device: Device, now_unix_s: int, suspicion: Suspicion | None = None
+) -> dict[str, Any]:
+    """A device: who it is, when it last did something, how long its certificate lasts, and what is wrong with it.
+
+    Args:
+        session: reads.
+        device: which.
+        now_unix_s: when.
+        suspicion: of all devices, where the caller has it already.
+    """
+    standing = record_of(session, suspicion or suspicion_now(session, now_unix_s), device)
     contributed = session.scalar(
         select(func.max(Contribution.counted_unix_s)).where(Contribution.device_id == device.device_id)
     )
@@ -65,6 +78,12 @@ def device_record(session: Session, device: Device, now_unix_s: int) -> dict[str
         "certificate_expires": rfc3339(device.certificate_not_after_unix_s),
         "certificate_days": (device.certificate_not_after_unix_s - now_unix_s) // 86_400,
         "held_since": rfc3339(device.held_unix_s),
+        "suspicion": standing.verdict,
+        "suspected_with": standing.with_,
+        "shares_refused_by": standing.named_by,
+        "refused_without_need": standing.refused,
+        "kept_off_committees": standing.doubtful,
+        "quarantined_since": rfc3339(device.quarantined_unix_s),
         "prekeys": unspent(session, device, now_unix_s),
     }
 

@@ -44,6 +44,8 @@ def duties(session: Session, device: Device) -> list[bytes]:
 
 def cohort_for(session: Session, device: Device, root: x509.Certificate, now_unix_s: int) -> Cohort | None:
     """The open cohort that this device should contribute to, if there is one: its own of a running round."""
+    if device.quarantined_unix_s is not None:
+        return None
     places = [place_of(session, found, DeviceId(device.device_id)) for found in running(session)]
     for cohort in sorted(places, key=lambda cohort: (cohort.upload_deadline_unix_s, cohort.cohort_id)):
         if cohort.state is not CohortState.OPEN or now_unix_s > cohort.upload_deadline_unix_s:

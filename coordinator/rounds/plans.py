@@ -9,6 +9,7 @@ of a round, with another prekey on each, but contributes to one cohort.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from functools import partial
 
 from sqlalchemy import func, insert, select
 from sqlalchemy.orm import Session
@@ -19,6 +20,7 @@ from coordinator.rounds import assignment
 from coordinator.rounds.cohort_plans import Deadlines, open_cohort
 from coordinator.rounds.pool import PoolEntry, able_to_contribute, pool
 from coordinator.rounds.rounds import running
+from coordinator.rounds.standing import judge
 from coordinator.rounds.states import ROUND_INITIAL
 from coordinator.rounds.task_settings import TaskSettings
 from coordinator.storage.rows import AssignmentRow, Cohort, ReleaseRow, Round, Task, TaskState
@@ -41,7 +43,8 @@ def open_round(
         deployment: whose log and key.
         task: what is learned.
         now_unix_s: when.
-        apart: groups of devices of which each is to be spread over different cohorts.
+        apart: groups of devices of which each is to be spread over different cohorts, beside those that earlier
+            rounds make suspects (`coordinator.rounds.suspects`).
 
     Raises:
         DeclinedError: not now; the message says what is missing.
@@ -50,7 +53,16 @@ def open_round(
     parent = newest_release(session, task.name)
     _require_room(session, task, settings, parent)
     deadlines = Deadlines.of(settings, now_unix_s)
-    entries = pool(session, now_unix_s=now_unix_s, answer_deadline_unix_s=deadlines.answer_unix_s)
+    suspicion = judge(session, now_unix_s)
+    apart = [*suspicion.groups, *apart]
+    candidates = partial(
+        pool,
+        session,
+        now_unix_s=now_unix_s,
+        answer_deadline_unix_s=deadlines.answer_unix_s,
+        without=suspicion.doubtful,
+    )
+    entries = candidates()
     _require_pool(task, settings, entries)
     able = able_to_contribute(session, entries, parent.release_id, now_unix_s)
     _require_contributors(task, settings, parent, able=len(able), pool_size=len(entries))
@@ -83,7 +95,7 @@ def open_round(
         )
         if len(cohorts) < wanted:
             # Committees spend prekeys: where too few are left, the round has fewer cohorts.
-            entries = pool(session, now_unix_s=now_unix_s, answer_deadline_unix_s=deadlines.answer_unix_s)
+            entries = candidates()
     opened.seed = assignment.round_seed(cohort.plan_hash for cohort in cohorts)
     _assign(session, opened, cohorts, able, apart)
     return opened

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import and_, func, select
@@ -31,8 +31,16 @@ class PoolEntry:
     prekey: PrekeyRow
 
 
-def pool(session: Session, *, now_unix_s: int, answer_deadline_unix_s: int) -> list[PoolEntry]:
+def pool(
+    session: Session, *, now_unix_s: int, answer_deadline_unix_s: int, without: Collection[DeviceId] = ()
+) -> list[PoolEntry]:
     """Devices that were seen lately and whose certificate and an unspent prekey outlive the round.
+
+    Args:
+        session: reads.
+        now_unix_s: when.
+        answer_deadline_unix_s: of the round.
+        without: members that are kept out (`coordinator.rounds.suspects`); quarantined devices are anyhow.
 
     Returns:
         At most 32,768 entries, in the order of device ids: those seen last, where there are more.
@@ -58,13 +66,14 @@ def pool(session: Session, *, now_unix_s: int, answer_deadline_unix_s: int) -> l
         )
         .where(
             Device.state == DeviceState.ENROLLED,
+            Device.quarantined_unix_s.is_(None),
             Device.last_seen_unix_s >= now_unix_s - SEEN_WITHIN_S,
             Device.certificate_not_after_unix_s > answer_deadline_unix_s,
         )
         .order_by(Device.last_seen_unix_s.desc())
         .limit(MAX_POOL)
     )
-    entries = [PoolEntry(device, prekey) for device, prekey in rows]
+    entries = [PoolEntry(device, prekey) for device, prekey in rows if device.device_id not in without]
     return sorted(entries, key=lambda entry: entry.device.device_id)
 
 

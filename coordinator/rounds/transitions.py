@@ -50,6 +50,7 @@ def void(
     cohort.state = next_state(cohort.state, event)
     cohort.ended_unix_s = now_unix_s
     cohort.reason = reason
+    cohort.ended_by = event.value
     cohort.void_position = deployment.log.append(
         session,
         log_pb2.LOG_ENTRY_KIND_VOID,

@@ -120,6 +120,8 @@ class Device(Base):
     nonce_before: Mapped[bytes | None] = mapped_column(default=None)  # what the last check-in presented
     nonce: Mapped[bytes | None] = mapped_column(default=None)  # what the next one has to present
     held_unix_s: Mapped[int | None] = mapped_column(default=None)
+    quarantined_unix_s: Mapped[int | None] = mapped_column(default=None)  # no plans: coordinator.rounds.suspects
+    cleared_unix_s: Mapped[int | None] = mapped_column(default=None)  # by the operator; what was before is forgotten
 
 
 class TokenUse(Base):
@@ -266,6 +268,7 @@ class Cohort(Base):
     answers_tried: Mapped[int] = mapped_column(default=0)
     ended_unix_s: Mapped[int | None] = mapped_column(default=None)
     reason: Mapped[str] = mapped_column(default="")
+    ended_by: Mapped[str] = mapped_column(String(16), default="")  # the event of `rounds.states` that made it void
     void_position: Mapped[int | None] = mapped_column(ForeignKey("log_entries.position"), default=None)
     erased: Mapped[bool] = mapped_column(default=False)  # its objects are gone; only after it ended
     metrics: Mapped[str] = mapped_column(default="{}")  # means over the cohort, as JSON

@@ -49,6 +49,8 @@ def upgrade() -> None:
         sa.Column("nonce_before", sa.LargeBinary(), nullable=True),
         sa.Column("nonce", sa.LargeBinary(), nullable=True),
         sa.Column("held_unix_s", sa.BigInteger(), nullable=True),
+        sa.Column("quarantined_unix_s", sa.BigInteger(), nullable=True),
+        sa.Column("cleared_unix_s", sa.BigInteger(), nullable=True),
         sa.PrimaryKeyConstraint("device_id"),
     )
     with op.batch_alter_table("devices", schema=None) as batch_op:
@@ -229,6 +231,7 @@ def upgrade() -> None:
         sa.Column("answers_tried", sa.BigInteger(), nullable=False),
         sa.Column("ended_unix_s", sa.BigInteger(), nullable=True),
         sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("ended_by", sa.String(length=16), nullable=False),
         sa.Column("void_position", sa.BigInteger(), nullable=True),
         sa.Column("erased", sa.Boolean(), nullable=False),
         sa.Column("metrics", sa.Text(), nullable=False),
