@@ -89,12 +89,6 @@ class Membership:
     next_certificate: bytes = b""
 
 
-def readable_id(identifier: bytes) -> str:
-    """A 32-byte id as groups that a person can compare: `3f2a-90bc-…`, all 64 digits."""
-    digits = identifier.hex()
-    return "-".join(digits[i : i + 4] for i in range(0, len(digits), 4))
-
-
 def load_identity(home: Home) -> Identity | None:
     """Read the key, None if there is none yet.
 

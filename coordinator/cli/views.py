@@ -31,6 +31,7 @@ from coordinator.storage.rows import (
     Token,
 )
 from nightshift.protocol.manifest import Manifest
+from nightshift.protocol.readable_ids import readable_id
 from nightshift.protocol.release import ReleaseDocument
 
 
@@ -69,6 +70,7 @@ def device_record(
     )
     return {
         "device_id": device.device_id.hex(),
+        "fingerprint": readable_id(device.device_id),
         "name": device.name,
         "state": device.state.value,
         "enrolled": rfc3339(device.enrolled_unix_s),

@@ -16,6 +16,7 @@ from coordinator.storage.rows import Device, DeviceState, Revocation
 from nightshift.protocol.certificates import read_device_certificate, verify_device_certificate
 from nightshift.protocol.errors import ClonedIdentityError, NotFoundError, RevokedError
 from nightshift.protocol.identity import DeviceId, device_id
+from nightshift.protocol.readable_ids import normalised, readable_id
 from nightshift.protocol.revocation import sign_revocation
 from nightshift.v1 import device_pb2, log_pb2
 
@@ -127,12 +128,17 @@ def certified_at(device: Device, root: x509.Certificate, unix_s: int) -> bool:
 
 
 def find_device(session: Session, prefix: str) -> Device:
-    """A device by the first digits of its id, in hex.
+    """A device by the first digits of its id, in hex or in the groups that the device shows.
 
     Raises:
         NotFoundError: none or several begin so.
     """
-    rows = [device for device in list_devices(session) if device.device_id.hex().startswith(prefix.lower())]
+    digits, letters = prefix.lower(), normalised(prefix)
+    rows = [
+        device
+        for device in list_devices(session)
+        if device.device_id.hex().startswith(digits) or normalised(readable_id(device.device_id)).startswith(letters)
+    ]
     if len(rows) != 1:
         found = "no device" if not rows else f"{len(rows)} devices"
         raise NotFoundError(f"{found} with an id that begins with {prefix!r}; see `coordinator device list`")

@@ -22,7 +22,7 @@ def join(call: Call, token: str, name: str) -> None:
     """
     from edge_client.agent.joining import first_check_in
     from edge_client.agent.joining import join as join_coordinator
-    from edge_client.identity import readable_id
+    from nightshift.protocol.readable_ids import readable_id
 
     joined = join_coordinator(call.home, token, name)
     if joined.new:

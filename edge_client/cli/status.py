@@ -24,9 +24,10 @@ def status(call: Call) -> None:
     from edge_client.conditions import Verdict
     from edge_client.conditions.sensors import conditions
     from edge_client.configuration import cache_directory
-    from edge_client.identity import load_identity, load_membership, readable_id
+    from edge_client.identity import load_identity, load_membership
     from edge_client.ledger import readable_time
     from edge_client.store import open_store
+    from nightshift.protocol.readable_ids import readable_id
 
     configuration = call.configuration()
     identity, membership = load_identity(call.home), load_membership(call.home)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from edge_client.identity import (
     create_identity,
     load_identity,
     load_membership,
-    readable_id,
     require_joined,
     save_membership,
     update_membership,
@@ -99,10 +97,3 @@ def test_some_fields_of_the_membership_change_and_the_others_stay(home: Home) ->
     save_membership(home, MEMBERSHIP)
     changed = update_membership(home, next_certificate=b"new")
     assert load_membership(home) == changed == replace(MEMBERSHIP, next_certificate=b"new")
-
-
-def test_an_id_is_shown_whole_in_groups_of_four() -> None:
-    identifier = os.urandom(32)
-    shown = readable_id(identifier)
-    assert shown.replace("-", "") == identifier.hex()
-    assert {len(group) for group in shown.split("-")} == {4}
