@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.support.local_api import adopt, command, environment, put_package
@@ -104,6 +105,17 @@ class Terminal:
     def ctrl_c(self) -> None:
         self.process.send_signal(signal.SIGINT)
 
+    def wait_until_it_waits(self) -> None:
+        """A person sees the prompt a moment before pressing a key.
+
+        Between showing it and waiting for a key, readline takes note of a signal only at the next key.
+        """
+        deadline, times = time.monotonic() + 30, 0
+        while times < 5:
+            assert time.monotonic() < deadline, "it never waits for a key"
+            time.sleep(0.05)
+            times = times + 1 if psutil.Process(self.process.pid).status() == psutil.STATUS_SLEEPING else 0
+
     def read_until(self, pattern: str, *, within_s: float = 30) -> str:
         """What appears up to a pattern."""
         deadline = time.monotonic() + within_s
@@ -148,6 +160,7 @@ def test_ctrl_c_stops_the_answer_and_keeps_the_conversation(terminal: Terminal, 
     assert [each["role"] for each in messages] == ["user", "assistant", "user", "assistant"]
     assert all(len(each["content"]) > 10 for each in messages if each["role"] == "assistant")
     terminal.read_until("> ")
+    terminal.wait_until_it_waits()
     terminal.ctrl_c()
     terminal.read_until("ctrl-c again")
     terminal.type("/quit\n")
