@@ -114,6 +114,7 @@ def status(context: click.Context, as_json: bool) -> None:
             "devices_held": states.get(DeviceState.HELD, 0),
             "devices_revoked": states.get(DeviceState.REVOKED, 0),
             "devices_in_pool": len(pool(session, now_unix_s=now, answer_deadline_unix_s=now)),
+            "intermediate_days": deployment.authority.intermediate_days_left(now),
             "log_size": deployment.log.snapshot(session).size,
             "tasks": [task_record(session, task) for task in list_tasks(session)],
             "rounds": [round_record(session, found) for found in running(session)],
@@ -133,6 +134,7 @@ def _is_serving(home: Home) -> bool:
 
 def _status_text(result: dict[str, Any]) -> str:
     from coordinator.cli.round_views import progress_text
+    from coordinator.enrolment.authority import INTERMEDIATE_WARNING_DAYS
 
     health = "serving" if result["serving"] else "not serving; start it with: coordinator serve"
     lines = [
@@ -141,6 +143,11 @@ def _status_text(result: dict[str, Any]) -> str:
         f"{result['devices_enrolled']} devices enrolled, {result['devices_in_pool']} of them seen in the last 48 h "
         f"with a prekey; {result['devices_revoked']} revoked",
     ]
+    if result["intermediate_days"] < INTERMEDIATE_WARNING_DAYS:
+        lines.append(
+            f"ATTENTION: the intermediate certificate ends in {result['intermediate_days']} days, "
+            "and all others with it; see: coordinator ca --help"
+        )
     if result["devices_held"]:
         lines.append(f"ATTENTION: {result['devices_held']} devices exist twice and are held: coordinator device list")
     lines += [

@@ -39,12 +39,14 @@ from coordinator.enrolment.key_files import (
 )
 from nightshift.host.files import write_atomic
 from nightshift.protocol import identity
+from nightshift.protocol.chains import not_after_unix_s
 from nightshift.protocol.errors import MalformedError
 
 DEVICE_LIFETIME = timedelta(days=30)
 SERVER_LIFETIME = timedelta(days=397)
 SERVER_RENEWAL = timedelta(days=60)
 INTERMEDIATE_LIFETIME = timedelta(days=3 * 365)
+INTERMEDIATE_WARNING_DAYS = 90
 ROOT_LIFETIME = timedelta(days=3650)
 MAX_REQUEST_BYTES = 4096
 
@@ -137,6 +139,10 @@ class Authority:
     def intermediate(self) -> x509.Certificate:
         """The certificate of the key that issues."""
         return self._issuer.certificate
+
+    def intermediate_days_left(self, now_unix_s: int) -> int:
+        """Days until the intermediate ends, and every certificate below it."""
+        return (not_after_unix_s(self._issuer.certificate) - now_unix_s) // 86_400
 
     @property
     def signing_public_key(self) -> ec.EllipticCurvePublicKey:

@@ -14,6 +14,7 @@ from coordinator.configuration import join_host_port
 from coordinator.deployment import Deployment
 from coordinator.diagnostics import log
 from coordinator.enrolment.addresses import record_addresses
+from coordinator.enrolment.authority import INTERMEDIATE_WARNING_DAYS
 from coordinator.rounds.advance import Ticker
 from coordinator.service.device import DeviceServicer
 from coordinator.service.interceptors import Gate, certificate_of, network_of
@@ -43,6 +44,9 @@ def serving(deployment: Deployment) -> Iterator[None]:
     with exclusive_lock(deployment.home.lock_file):
         with deployment.database.transaction() as session:
             record_addresses(session, deployment.configuration, now_unix_s())
+        days = deployment.authority.intermediate_days_left(now_unix_s())
+        if days < INTERMEDIATE_WARNING_DAYS:
+            log.warning("the intermediate certificate ends soon; see: coordinator ca --help", days=days)
         join_server = _server(JOIN_THREADS, _join_gate(deployment), JOIN_SERVER_OPTIONS)
         join_pb2_grpc.add_JoinServiceServicer_to_server(JoinServicer(deployment), join_server)  # type: ignore[no-untyped-call]  # generated
         join_tls = CurrentCertificate(deployment, mutual=False)

@@ -48,8 +48,20 @@ def intermediate(home: Home) -> x509.Certificate:
 def test_the_authority_is_shown_with_what_expires_when(run: Run, home: Home) -> None:
     shown = run("ca", "show")
     days = {record["role"]: record["days"] for record in shown["certificates"]}
-    assert days == {"root": 3649, "intermediate": 1094, "signing": 1094, "server": 396}
+    assert days == pytest.approx({"root": 3650, "intermediate": 1095, "signing": 1095, "server": 397}, abs=1)
     assert shown["root_key_here"] is True
+
+
+def test_an_intermediate_that_ends_soon_is_told(
+    home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    offset = tmp_path / "clock"
+    monkeypatch.setenv("NIGHTSHIFT_CLOCK_OFFSET_FILE", str(offset))
+    monkeypatch.setattr(sys, "argv", ["coordinator", "--data", str(home.directory), "status"])
+    for days, told in ((1000.5, False), (1010.5, True)):
+        offset.write_text(str(days * 86_400), "ascii")
+        assert exit_with(_run) == OK
+        assert ("the intermediate certificate ends in 84 days" in capsys.readouterr().out) is told
 
 
 def test_the_exported_root_is_what_devices_trust(run: Run, home: Home, tmp_path: Path) -> None:
