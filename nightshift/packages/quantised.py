@@ -99,8 +99,8 @@ def quantise(values: NDArray[np.float32], kind: TensorType) -> NDArray[np.uint8]
     else:
         largest = np.take_along_axis(blocks, np.abs(blocks).argmax(axis=1, keepdims=True), axis=1)
         scale = largest / np.float32(-8)
-        shifted = blocks.astype(np.float64) * _inverse(scale).astype(np.float64) + 8.5
-        nibbles = np.minimum(shifted.astype(np.float32).astype(np.uint8), np.uint8(15))
+        shifted = blocks * _inverse(scale) + np.float32(8.5)  # in float32: it decides where a tie goes
+        nibbles = np.minimum(shifted.astype(np.uint8), np.uint8(15))
         codes = nibbles[:, :16] | (nibbles[:, 16:] << 4)
     with np.errstate(over="ignore"):  # the caller looks for scales that are not finite
         stored = scale.astype("<f2").view(np.uint8)
