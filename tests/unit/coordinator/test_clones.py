@@ -16,7 +16,8 @@ from coordinator.rounds.pool import pool
 from coordinator.storage.rows import Device, DeviceState
 from nightshift.host.clock import now_unix_s
 from nightshift.host.rpc import from_rpc_error
-from nightshift.protocol.errors import ClonedIdentityError, ExitCode, MalformedError
+from nightshift.protocol.errors import ClonedIdentityError, ExitCode, MalformedError, NotFoundError
+from nightshift.protocol.readable_ids import readable_id
 from nightshift.v1 import device_pb2
 from tests.support.scripted_device import ScriptedDevice
 
@@ -178,3 +179,15 @@ def test_what_is_no_nonce(served: Deployment, join: Join, last: bytes, proposed:
     with pytest.raises(MalformedError, match="nonce of 32 bytes"):
         repeat(device, last=last, proposed=proposed)
     assert state(served, device) is DeviceState.ENROLLED
+
+
+def test_the_operator_names_a_device_as_its_owner_reads_it_out(served: Deployment, join: Join) -> None:
+    device, _ = join(), join()
+    shown = readable_id(device.device_id)
+    with served.database.reading() as session:
+        for spelt in (shown, shown.lower(), shown[:15], shown.replace("-", ""), device.device_id.hex()[:12]):
+            assert find_device(session, spelt).device_id == device.device_id
+        with pytest.raises(NotFoundError, match="2 devices"):
+            find_device(session, "")
+        with pytest.raises(NotFoundError, match="no device"):
+            find_device(session, "ZZZZZZZ-ZZZZZZZ")
