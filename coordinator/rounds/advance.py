@@ -19,6 +19,7 @@ from coordinator.diagnostics import log, short
 from coordinator.rounds.conclusion import conclude
 from coordinator.rounds.plans import open_round
 from coordinator.rounds.rounds import running
+from coordinator.rounds.standing import judge
 from coordinator.rounds.states import FINAL, Event, next_state
 from coordinator.rounds.task_settings import TaskSettings
 from coordinator.rounds.transitions import freeze, unfinished, void
@@ -105,11 +106,14 @@ def _open_automatic_rounds(deployment: Deployment, now: int) -> None:
 
 
 def conclude_rounds(deployment: Deployment, now: int) -> None:
-    """End every round whose cohorts have all ended."""
+    """End every round whose cohorts have all ended, and judge what they say of devices."""
     with deployment.database.reading() as session:
         rounds = running(session)
-    for found in rounds:
-        conclude(deployment, found.task, found.number, now)
+    ended = [found for found in rounds if conclude(deployment, found.task, found.number, now)]
+    if ended:
+        # A crash before this is made good when the next round opens.
+        with deployment.database.transaction() as session:
+            judge(session, now)
 
 
 def abort(session: Session, deployment: Deployment, cohorts: Sequence[Cohort], reason: str) -> None:

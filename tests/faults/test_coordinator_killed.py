@@ -20,6 +20,7 @@ import pytest
 from nightshift.host import failpoints
 from scripts.night.fleet import Device
 from tests.support.fleets import SIGKILLED, TASK, WINDOW_S, Fleet, Snapshots, join, query, task_toml, wait_until
+from tests.support.garbling_device import contribute_garbage
 
 pytestmark = pytest.mark.slow
 
@@ -112,6 +113,7 @@ BY_ITSELF = {
     "coordinator.plan.committed",
     "coordinator.join.committed",
     "coordinator.erasure.durable",
+    "coordinator.refusal.durable",
     "coordinator.void.committed",
 }
 
@@ -218,7 +220,7 @@ def test_when_a_member_laid_a_void_cohort_to_rest(snapshots: Snapshots, fleet_fr
     fleet = fleet_from(snapshots.uploaded(3, 3))
     device = fleet.devices[0]
     fleet.coordinator.command("round", "abort", f"{TASK}/1", "--yes")
-    die_at(fleet, "coordinator.erasure.durable", lambda: device.run(expect=UNREACHABLE))
+    die_at(fleet, "coordinator.erasure.durable", "coordinator.refusal.durable", lambda: device.run(expect=UNREACHABLE))
     stated = query(fleet.database, "SELECT signature FROM erasures")
     assert len(stated) == 1
     with fleet.serving():
@@ -226,6 +228,23 @@ def test_when_a_member_laid_a_void_cohort_to_rest(snapshots: Snapshots, fleet_fr
         assert query(fleet.database, "SELECT signature FROM erasures") == stated
         (kept,) = query(device.home / "store.sqlite3", "SELECT sent_at FROM answers")
         assert kept["sent_at"] is None, "nobody asked for it again: it is there"
+
+
+def test_when_a_member_refused_a_share(snapshots: Snapshots, fleet_from: FleetFrom) -> None:
+    """Tries: kill -9 after a refusal, which ends the cohort, is durable and before its member hears so.
+
+    What stops a half of it: the refusal and the void are one transaction (coordinator/aggregation/refusals.py).
+    """
+    fleet = fleet_from(snapshots.uploaded(3, 2))
+    with fleet.serving():
+        contribute_garbage(fleet.devices[2], [1, 2, 3])
+    device = fleet.devices[0]
+    die_at(fleet, "coordinator.refusal.durable", lambda: device.run(expect=UNREACHABLE))
+    assert fleet.cohort()["state"] == "void"
+    with fleet.serving():
+        assert device.run().json["refused"] == []
+    assert len(query(fleet.database, "SELECT 1 FROM refusals")) == 1
+    assert len(query(fleet.database, "SELECT 1 FROM erasures")) == 1
 
 
 def test_every_failpoint_of_the_coordinator_is_here() -> None:

@@ -24,6 +24,7 @@ from nightshift.host import failpoints
 from nightshift.v1 import device_pb2
 from scripts.night.fleet import Device, installed
 from tests.support.fleets import SIGKILLED, TASK, Fleet, Snapshots, device_id, query, status, task_toml, wait_until
+from tests.support.garbling_device import contribute_garbage
 
 pytestmark = pytest.mark.slow
 
@@ -40,6 +41,7 @@ BEFORE_THE_JOURNAL = {
 }
 JOURNALED = {"device.encrypted", "device.upload.partial", "device.upload.sent"}
 ANSWERING = {"device.answer.durable", "device.answer.sent"}
+REFUSING = {"device.refusal.durable"}
 LAYING_TO_REST = {"device.erasure.durable"}
 ADOPTING = {"device.release.adopted"}
 
@@ -230,6 +232,29 @@ def test_while_answering(failpoint: str, snapshots: Snapshots, fleet_from: Fleet
         see_an_exact_sum(fleet)
 
 
+@pytest.mark.parametrize("failpoint", sorted(REFUSING))
+def test_while_refusing_a_share(failpoint: str, snapshots: Snapshots, fleet_from: FleetFrom) -> None:
+    """Tries: kill -9 of a member after its refusal is durable and before it was sent.
+
+    What stops an answer in its place: the prekey went in the same transaction (edge_client/store/answers.py,
+    `record`); the next run sends the stored refusal.
+    """
+    fleet = fleet_from(snapshots.uploaded(3, 2))
+    with fleet.serving():
+        contribute_garbage(fleet.devices[2], [1, 2, 3])
+        device = fleet.devices[0]
+        die_at(device, failpoint, "run", "--now")
+        assert not query(fleet.database, "SELECT 1 FROM refusals")
+        (kept,) = query(device.home / "store.sqlite3", "SELECT kind, message FROM answers")
+        assert kept["kind"] == "refusal"
+        assert device.run().json["refused"] == [fleet.cohort()["cohort_id"].hex()]
+        (row,) = query(fleet.database, "SELECT contributor, signature FROM refusals")
+        assert row["contributor"].hex() == device_id(fleet.devices[2])
+        assert row["signature"] == device_pb2.RefuseRequest.FromString(kept["message"]).signature
+    # Three answers are needed of three members, so one refusal ends the cohort.
+    assert fleet.cohort()["state"] == "void"
+
+
 @pytest.mark.parametrize("failpoint", sorted(LAYING_TO_REST))
 def test_while_laying_a_void_cohort_to_rest(failpoint: str, snapshots: Snapshots, fleet_from: FleetFrom) -> None:
     """Tries: kill -9 of a member between erasing its key for a void cohort and saying so.
@@ -274,4 +299,7 @@ def test_every_failpoint_of_the_device_is_here() -> None:
     """A failpoint that somebody adds must be killed at by one of the tests above."""
     texts = [path.read_text("utf-8") for path in SOURCES.rglob("*.py")]
     named = {name for text in texts for name in re.findall(r'failpoint\("([^"]+)"\)', text)}
-    assert named == JOINING | DOWNLOADING | BEFORE_THE_JOURNAL | JOURNALED | ANSWERING | LAYING_TO_REST | ADOPTING
+    assert (
+        named
+        == JOINING | DOWNLOADING | BEFORE_THE_JOURNAL | JOURNALED | ANSWERING | REFUSING | LAYING_TO_REST | ADOPTING
+    )
