@@ -6,12 +6,12 @@ command that needs no coordinator, must not pay for it.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from edge_client.identity import Identity, Membership
+from nightshift.host.tls import prepare_grpc
 
 if TYPE_CHECKING:
     import grpc
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 CALL_DEADLINE_S = 30.0
 STREAM_DEADLINE_S = 3600.0
-# Forward secrecy and authenticated encryption only; TLS 1.3 suites are always so.
-_CIPHER_SUITES = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-ECDSA-CHACHA20-POLY1305"
 
 Reply = TypeVar("Reply")
 
@@ -81,7 +79,7 @@ def connect(identity: Identity, membership: Membership) -> Iterator[Connection]:
     Raises:
         NightshiftError: from the calls, not from here: gRPC connects on first use.
     """
-    _prepare_grpc()
+    prepare_grpc()
     import grpc
 
     from nightshift.protocol.chains import load_chain
@@ -100,7 +98,7 @@ def connect(identity: Identity, membership: Membership) -> Iterator[Connection]:
 @contextmanager
 def connect_to_join(address: str, root_der: bytes) -> Iterator[join_pb2_grpc.JoinServiceStub]:
     """Open the channel to the join listener, trusting one root only."""
-    _prepare_grpc()
+    prepare_grpc()
     import grpc
 
     from nightshift.v1.join_pb2_grpc import JoinServiceStub
@@ -116,12 +114,6 @@ def join_call(method: Callable[[], Reply], address: str) -> Reply:
         NightshiftError: what the coordinator said, or why it could not be reached.
     """
     return _mapped(method, address)
-
-
-def _prepare_grpc() -> None:
-    # Read by the C core when it is first loaded; without the second it is chatty on stderr.
-    os.environ.setdefault("GRPC_SSL_CIPHER_SUITES", _CIPHER_SUITES)
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 
 @contextmanager

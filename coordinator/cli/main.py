@@ -16,6 +16,7 @@ from coordinator.home import Home
 from nightshift.host.clock import now_unix_s
 from nightshift.host.configuration import validated
 from nightshift.host.console import emit, exit_with
+from nightshift.host.tls import prepare_grpc
 from nightshift.protocol.errors import BusyError, UsageError
 
 
@@ -173,6 +174,7 @@ def _run() -> None:
 
 def main() -> None:
     """Entry point: runs the command and ends with its exit code (docs/operations.md)."""
+    prepare_grpc()
     code = exit_with(_run)
     sys.stdout.flush()
     # grpc keeps threads that may outlive the interpreter's shutdown; everything is closed by now.

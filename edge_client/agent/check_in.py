@@ -157,7 +157,8 @@ def _revoked(session: Session, message: device_pb2.RevocationList) -> frozenset[
         database.put(revocation_number=message.number, revoked_devices=b"".join(sorted(revoked)))
     if session.identity.device_id in revoked:
         raise RevokedError(
-            "this device's certificate is revoked; ask the operator why, and for a new token to take part again"
+            "this device's certificate is revoked; ask the operator why. To take part again it needs a new key "
+            "and a new token: edge-client leave, then edge-client join TOKEN"
         )
     return revoked
 

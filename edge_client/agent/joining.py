@@ -77,7 +77,7 @@ def join(home: Home, token_text: str, device_name: str) -> Joined:
                 return _join_again(home, identity, membership, token)
             raise UsageError(
                 f"this home belongs to the coordinator at {membership.device_address} already; "
-                "use another one with --home DIR"
+                "leave it first with `edge-client leave`, or use another home with --home DIR"
             )
         # A key without a membership is left from a join whose reply was lost: the same key again.
         identity = identity or create_identity(home)
