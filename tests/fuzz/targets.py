@@ -20,6 +20,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from google.protobuf.message import DecodeError, Message
 
+from coordinator.aggregation.refusals import parse
 from coordinator.enrolment.authority import requested_key
 from edge_client.data.sources import DataFormat, DataSource, read_rows
 from edge_client.serving.errors import ApiError
@@ -47,9 +48,11 @@ from nightshift.protocol.secagg import prekeys, sharing
 from nightshift.protocol.secagg.contribution import verify_contribution
 from nightshift.protocol.secagg.erasure import ErasureStatement, sign_erasure, verify_erasure
 from nightshift.protocol.secagg.member import Answer, verify_answer
+from nightshift.protocol.secagg.refusal import ShareFault, UnusableShare, sign_refusal, verify_refusal
 from nightshift.protocol.secagg.running_sum import RunningSum
 from nightshift.protocol.secagg.sealing import load_prekey, open_sealed
 from nightshift.protocol.upload import pack, unpack
+from nightshift.protocol.void_checks import verify_void_of_member
 from nightshift.v1 import device_pb2, log_pb2, plan_pb2
 from tests.fuzz.seeds import csv_file, gguf_file, manifest, prompt_file
 from tests.support.authority import NOW_UNIX_S
@@ -233,6 +236,33 @@ def _secure_aggregation() -> Iterator[tuple[str, Target]]:
             (statement,),
         ),
     )
+
+    def refusal(message: device_pb2.RefuseRequest) -> None:
+        verify_refusal(parse(message, most=3), plan_hash=plan.plan_hash, public_key=member.key.public_key())
+
+    refused = sign_refusal(
+        plan_hash=plan.plan_hash,
+        set_hash=frozen.set_hash,
+        shares=[UnusableShare(device.device_id, ShareFault.DOES_NOT_OPEN) for device in world.devices[:2]],
+        sign=member.sign,
+    )
+    said = device_pb2.RefuseRequest(
+        set_hash=refused.set_hash,
+        shares=[device_pb2.UnusableShare(contributor=s.contributor, fault=s.fault.value) for s in refused.shares],
+        signature=refused.signature,
+    )
+    yield "refusal", Target(_through(device_pb2.RefuseRequest, refusal), (said.SerializeToString(),))
+    cohort_id = cohort.message.cohort_id
+    void_index = world.append(log_pb2.LOG_ENTRY_KIND_VOID, subject=cohort_id, digest=cohort.plan_hash)
+    offer, view = cohort.offer(), world.view()
+
+    def void(message: device_pb2.GetVoidResponse) -> None:
+        verify_void_of_member(message, cohort_id=cohort_id, view=view, trust=world.trust, member=member.device_id)
+
+    proof = device_pb2.GetVoidResponse(
+        plan=offer.plan, signature=offer.signature, plan_proof=offer.plan_proof, void_proof=world.proof(void_index)
+    )
+    yield "void-proof", Target(_through(device_pb2.GetVoidResponse, void), (proof.SerializeToString(),))
 
 
 def _files(directory: Path) -> Iterator[tuple[str, Target]]:

@@ -27,8 +27,8 @@ NAMES = [
     "plan", "release", "release-offer", "checkpoint", "log-entry", "consistency-proof", "revocations",
     "signed-checkpoint", "device-certificate", "chain", "signing-certificate", "public-key", "signing-request",
     "contribution", "ciphertext", "running-sum", "bundle-entry", "answer", "share", "sealed-share", "prekey",
-    "prekey-point", "erasure-statement", "gguf", "manifest", "package", "adapter", "adapter-layout",
-    "data-prompt", "data-chat", "data-text", "data-csv", "join-token", "api-chat", "api-completion",
+    "prekey-point", "erasure-statement", "refusal", "void-proof", "gguf", "manifest", "package", "adapter",
+    "adapter-layout", "data-prompt", "data-chat", "data-text", "data-csv", "join-token", "api-chat", "api-completion",
 ]
 # fmt: on
 

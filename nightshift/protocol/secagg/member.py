@@ -137,9 +137,9 @@ def answer(
         raise HashMismatchError("the shares in the bundle are not those of the logged set of contributors")
     if unusable:
         # An answer without them would be one for another set, and such answers mix.
-        names = ", ".join(share.contributor.hex()[:16] for share in unusable)
         raise SharesUnusableError(
-            f"the shares of {len(unusable)} contributors ({names}) cannot be used; the cohort is not answered",
+            f"the shares of {len(unusable)} contributors cannot be used, the first that of "
+            f"{unusable[0].contributor.hex()[:16]}; the cohort is not answered",
             shares=sorted(unusable, key=lambda share: share.contributor),
         )
     vector = sharing.to_bytes(total % np.uint64(parameters.field_prime), parameters)

@@ -22,6 +22,7 @@ from nightshift.protocol.secagg.errors import SumAbsentError
 from nightshift.protocol.secagg.member import Answer, verify_answer
 from nightshift.protocol.secagg.opener import OpenedVector, RunningSum, open_sum
 from nightshift.protocol.secagg.parameters import CohortParameters
+from nightshift.protocol.secagg.refusal import Refusal, ShareFault, UnusableShare, sign_refusal, verify_refusal
 
 DEVICES = 6
 COMMITTEE = 5
@@ -42,6 +43,7 @@ class MemberStore:
     prekey: bytes | None
     answered: tuple[bytes, Answer] | None = None
     erased: ErasureStatement | None = None
+    refused: Refusal | None = None
 
 
 @dataclass
@@ -223,13 +225,32 @@ class OneCohort(RuleBasedStateMachine):
         """A member that did not answer erases its prekey, then says so; one that answered never does."""
         self.lies_left -= 1
         store = self.members[index]
-        if store.answered is not None:
+        if store.answered is not None or store.erased is not None:
             return
         member = self.cohort.members[index - 1].identity
         self.members[index] = MemberStore(prekey=None)
         self.members[index].erased = sign_erasure(
             plan_hash=self.cohort.plan_hash, cohort_id=b"cohort", member=member.device_id, sign=member.sign
         )
+
+    @precondition(lambda self: self.lies_left and self.coordinator.frozen is not None)
+    @rule(index=st.integers(1, COMMITTEE), culprit=st.integers(0, DEVICES - 1))
+    def refuse_a_share(self, index: int, culprit: int) -> None:
+        """A member cannot use a share, or says so: it keeps its word and its erasure, and loses its prekey."""
+        self.lies_left -= 1
+        store = self.members[index]
+        if store.prekey is None or culprit not in self.coordinator.folded:
+            return
+        frozen = self.coordinator.frozen
+        assert frozen is not None
+        member = self.cohort.members[index - 1].identity
+        share = UnusableShare(self.uploads[culprit].sender.device_id, ShareFault.DOES_NOT_OPEN)
+        refused = sign_refusal(plan_hash=self.cohort.plan_hash, set_hash=frozen, shares=[share], sign=member.sign)
+        erased = sign_erasure(
+            plan_hash=self.cohort.plan_hash, cohort_id=b"cohort", member=member.device_id, sign=member.sign
+        )
+        self.members[index] = MemberStore(prekey=None, erased=erased, refused=refused)
+        verify_refusal(refused, plan_hash=self.cohort.plan_hash, public_key=member.public_key)
 
     @rule()
     def replay_a_fold_into_a_full_sum(self) -> None:
@@ -266,6 +287,12 @@ class OneCohort(RuleBasedStateMachine):
     def no_prekey_outlives_its_use(self) -> None:
         for store in self.members.values():
             assert store.prekey is None or (store.answered is None and store.erased is None)
+
+    @invariant()
+    def a_member_says_one_thing(self) -> None:
+        for index, store in self.members.items():
+            assert store.erased is None or (store.answered is None and not self.signed[index])
+            assert store.refused is None or store.erased is not None
 
     @invariant()
     def a_cohort_that_is_laid_to_rest_never_opens(self) -> None:
