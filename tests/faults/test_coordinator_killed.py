@@ -19,6 +19,7 @@ import pytest
 
 from nightshift.host import failpoints
 from scripts.night.fleet import Device
+from tests.support import certificate_failpoints
 from tests.support.fleets import SIGKILLED, TASK, WINDOW_S, Fleet, Snapshots, join, query, task_toml, wait_until
 from tests.support.garbling_device import contribute_garbage
 
@@ -251,4 +252,4 @@ def test_every_failpoint_of_the_coordinator_is_here() -> None:
     """A failpoint that somebody adds must be killed at by one of the tests above."""
     texts = [path.read_text("utf-8") for path in SOURCES.rglob("*.py")]
     named = {name for text in texts for name in re.findall(r'failpoint\("([^"]+)"\)', text)}
-    assert named == set(WITH_A_DEVICE) | BY_ITSELF
+    assert named == set(WITH_A_DEVICE) | BY_ITSELF | certificate_failpoints.COORDINATOR

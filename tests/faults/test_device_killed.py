@@ -23,6 +23,7 @@ import pytest
 from nightshift.host import failpoints
 from nightshift.v1 import device_pb2
 from scripts.night.fleet import Device, installed
+from tests.support import certificate_failpoints
 from tests.support.fleets import SIGKILLED, TASK, Fleet, Snapshots, device_id, query, status, task_toml, wait_until
 from tests.support.garbling_device import contribute_garbage
 
@@ -301,5 +302,13 @@ def test_every_failpoint_of_the_device_is_here() -> None:
     named = {name for text in texts for name in re.findall(r'failpoint\("([^"]+)"\)', text)}
     assert (
         named
-        == JOINING | DOWNLOADING | BEFORE_THE_JOURNAL | JOURNALED | ANSWERING | REFUSING | LAYING_TO_REST | ADOPTING
+        == JOINING
+        | DOWNLOADING
+        | BEFORE_THE_JOURNAL
+        | JOURNALED
+        | ANSWERING
+        | REFUSING
+        | LAYING_TO_REST
+        | ADOPTING
+        | certificate_failpoints.DEVICE
     )

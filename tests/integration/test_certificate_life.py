@@ -17,6 +17,7 @@ import pytest
 
 from nightshift.host import clock
 from scripts.night.fleet import Coordinator, Device
+from tests.support import certificate_failpoints
 
 pytestmark = pytest.mark.slow
 
@@ -106,7 +107,7 @@ def test_a_certificate_is_renewed_at_two_thirds_of_its_life(world: World) -> Non
     assert kinds.count("renewal") == 2, "asked once, and once over the new certificate"
 
 
-@pytest.mark.parametrize("place", ["device.renewal.answered", "device.renewal.saved", "device.renewal.confirmed"])
+@pytest.mark.parametrize("place", certificate_failpoints.RENEWING)
 def test_a_device_that_dies_while_it_renews_has_one_certificate_that_works(world: World, place: str) -> None:
     world.set_clock(-21)
     device = world.join()
@@ -125,7 +126,7 @@ def test_a_coordinator_that_dies_after_it_renewed_gives_the_same_certificate_aga
     device = world.join()
     world.set_clock(0)
     world.coordinator.stop()
-    world.coordinator.serve({"NIGHTSHIFT_FAILPOINT": "coordinator.renewal.committed"})
+    world.coordinator.serve({"NIGHTSHIFT_FAILPOINT": certificate_failpoints.RENEWED})
     run(device, expect=13)
     world.coordinator.kill()
     expires = world.device()["certificate_expires"]
@@ -148,13 +149,26 @@ def test_an_expired_certificate_is_renewed_with_the_same_key(world: World) -> No
     assert run(device)["notes"] == []
 
 
-@pytest.mark.parametrize("place", ["device.late-renewal.answered", "device.late-renewal.saved"])
+@pytest.mark.parametrize("place", certificate_failpoints.COMING_BACK)
 def test_a_device_that_dies_while_it_comes_back_comes_back(world: World, place: str) -> None:
     device = world.join_long_ago(40)
     world.set_clock(0)
     device.command("run", "--now", expect=SIGKILLED, NIGHTSHIFT_FAILPOINT=place)
     run(device)
     assert run(device)["notes"] == []
+
+
+def test_a_coordinator_that_dies_while_a_device_comes_back_gives_the_same_certificate_again(world: World) -> None:
+    device = world.join_long_ago(40)
+    world.set_clock(0)
+    world.coordinator.stop()
+    world.coordinator.serve({"NIGHTSHIFT_FAILPOINT": certificate_failpoints.RENEWED_LATE})
+    run(device, expect=13)
+    world.coordinator.kill()
+    expires = world.device()["certificate_expires"]
+    world.coordinator.serve()
+    assert run(device)["notes"] == ["this device's certificate had expired and has been renewed"]
+    assert world.device()["certificate_expires"] == expires
 
 
 def test_past_the_grace_period_only_a_new_token_helps(world: World) -> None:
@@ -233,7 +247,7 @@ def test_a_coordinator_that_died_after_the_nonce_takes_the_same_check_in_again(w
     world.set_clock(0)
     device = world.join()
     world.coordinator.stop()
-    world.coordinator.serve({"NIGHTSHIFT_FAILPOINT": "coordinator.check-in.recognised"})
+    world.coordinator.serve({"NIGHTSHIFT_FAILPOINT": certificate_failpoints.RECOGNISED})
     run(device, expect=13)
     world.coordinator.kill()
     world.coordinator.serve()
@@ -253,7 +267,7 @@ def test_a_device_that_lost_its_store_begins_anew(world: World) -> None:
 # The way out: a new key
 
 
-@pytest.mark.parametrize("place", ["", "device.leave.forgotten", "device.leave.parted"])
+@pytest.mark.parametrize("place", ["", *certificate_failpoints.LEAVING])
 def test_leaving_and_joining_again_makes_a_new_key_and_keeps_what_is_the_owners(world: World, place: str) -> None:
     world.set_clock(0)
     device = world.join()

@@ -28,7 +28,7 @@ from nightshift.host import rpc
 from nightshift.protocol.errors import ExitCode, MalformedError, OverloadedError, TokenError, UnreachableError
 from nightshift.v1 import device_pb2, device_pb2_grpc, join_pb2
 from tests.support.coordinators import make_token, open_home
-from tests.support.late_renewal import join_stub
+from tests.support.renewals import join_stub
 from tests.support.scripted_device import ScriptedDevice
 
 

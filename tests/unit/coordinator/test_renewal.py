@@ -23,25 +23,14 @@ from nightshift.protocol.errors import (
     RevokedError,
     SignatureInvalidError,
 )
-from nightshift.v1 import device_pb2, join_pb2
+from nightshift.v1 import join_pb2
 from tests.support.coordinators import make_token
-from tests.support.late_renewal import begin, end, join_stub
+from tests.support.renewals import begin, end, join_stub, renew
 from tests.support.scripted_device import ScriptedDevice
 
 Clock = Callable[[float], None]
 Join = Callable[[], ScriptedDevice]
 DAY_S = 86_400
-
-
-def renew(device: ScriptedDevice, request: bytes | None = None) -> bytes:
-    message = device_pb2.RenewCertificateRequest(
-        certificate_request=device.certificate_request() if request is None else request
-    )
-    try:
-        certificate: bytes = device.stub.RenewCertificate(message, timeout=10).certificate
-    except grpc.RpcError as error:
-        raise from_rpc_error(error, "here") from error
-    return certificate
 
 
 def read(certificate: bytes, served: Deployment) -> DeviceCertificate:

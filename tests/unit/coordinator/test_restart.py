@@ -19,6 +19,7 @@ from nightshift.host.clock import now_unix_s
 from nightshift.host.failpoints import ENVIRONMENT_VARIABLE
 from nightshift.protocol.errors import UnreachableError
 from tests.support.coordinators import TASK, ServeProcess, make_task, make_token, open_home
+from tests.support.renewals import begin, end, renew
 from tests.support.scripted_device import Prepared, ScriptedDevice
 
 ALIVE = 0
@@ -196,6 +197,41 @@ def test_killed_after_a_check_in_the_prekeys_are_there(night: Night) -> None:
     until_killed(serve, lambda: device.check_in(new_prekeys=3))
     serve = night.start()
     assert device.check_in().reply.prekeys_held == 3
+    serve.terminate()
+    night.close()
+
+
+def test_killed_after_a_nonce_was_taken_the_same_check_in_is_taken_again(night: Night) -> None:
+    device = night.devices[0]
+    serve = night.start("coordinator.check-in.recognised")
+    device.join()
+    until_killed(serve, device.check_in)
+    serve = night.start()
+    device.check_in()
+    device.check_in()
+    serve.terminate()
+    night.close()
+
+
+@pytest.mark.parametrize(
+    ("failpoint", "days"), [("coordinator.renewal.committed", 21), ("coordinator.late-renewal.committed", 40)]
+)
+def test_killed_after_a_renewal_the_same_certificate_is_given_again(
+    night: Night, failpoint: str, days: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offset = tmp_path / "offset"
+    monkeypatch.setenv("NIGHTSHIFT_CLOCK_OFFSET_FILE", str(offset))
+    device = night.devices[0]
+    ask = renew if days < 30 else lambda each: end(each, begin(each))
+    serve = night.start(failpoint)
+    device.join()
+    offset.write_text(str(days * 86_400), "ascii")
+    until_killed(serve, lambda: ask(device))
+    with open_home(night.home) as deployment, deployment.database.reading() as session:
+        made = session.get_one(Device, device.device_id).certificate
+    assert made != device.certificate
+    serve = night.start()
+    assert ask(device) == made
     serve.terminate()
     night.close()
 

@@ -1,4 +1,4 @@
-"""Late renewal, step by step, by a device of a test."""
+"""Renewal, in time and late step by step, by a device of a test."""
 
 from __future__ import annotations
 
@@ -12,8 +12,24 @@ from cryptography.hazmat.primitives import serialization
 from nightshift.host.rpc import CHANNEL_OPTIONS, from_rpc_error
 from nightshift.host.tokens import JoinToken
 from nightshift.protocol.renewal import prove
-from nightshift.v1 import join_pb2, join_pb2_grpc
+from nightshift.v1 import device_pb2, join_pb2, join_pb2_grpc
 from tests.support.scripted_device import ScriptedDevice
+
+
+def renew(device: ScriptedDevice, request: bytes | None = None) -> bytes:
+    """Ask over mutual TLS; the certificate that came back.
+
+    Raises:
+        NightshiftError: why none did.
+    """
+    message = device_pb2.RenewCertificateRequest(
+        certificate_request=device.certificate_request() if request is None else request
+    )
+    try:
+        certificate: bytes = device.stub.RenewCertificate(message, timeout=10).certificate
+    except grpc.RpcError as error:
+        raise from_rpc_error(error, device.token.device_address) from error
+    return certificate
 
 
 @contextmanager
