@@ -1,0 +1,99 @@
+"""`coordinator device`: what an operator sees of a device, and does to it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sqlalchemy import select
+
+from coordinator.cli.main import _run
+from coordinator.deployment import Deployment
+from coordinator.rounds.plans import open_round
+from coordinator.storage.rows import AuditRow, Task
+from nightshift.host.clock import now_unix_s
+from nightshift.host.console import exit_with
+from nightshift.protocol.errors import ClonedIdentityError
+from nightshift.protocol.readable_ids import readable_id
+from tests.support.coordinators import TASK, make_task
+from tests.support.scripted_device import ScriptedDevice
+
+Join = Callable[[], ScriptedDevice]
+Run = Callable[..., str]
+
+
+@pytest.fixture
+def run(served: Deployment, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs `coordinator device ...` beside the serving coordinator; its stdout."""
+
+    def command(*words: str, code: int = 0) -> str:
+        monkeypatch.setattr(sys, "argv", ["coordinator", "--data", str(served.home.directory), "device", *words])
+        capsys.readouterr()
+        assert exit_with(_run) == code
+        said = capsys.readouterr()
+        return said.out if code == 0 else said.err
+
+    return command
+
+
+def show(run: Run, device: ScriptedDevice) -> dict[str, Any]:
+    shown: dict[str, Any] = json.loads(run("show", readable_id(device.device_id), "--json"))
+    return shown
+
+
+def test_when_a_device_was_last_seen_and_last_contributed(
+    served: Deployment, join: Join, run: Run, package: Path
+) -> None:
+    make_task(served, package)
+    devices = [join() for _ in range(3)]
+    fresh = show(run, devices[0])
+    assert (fresh["last_seen"], fresh["last_contribution"], fresh["client_version"]) == (None, None, "scripted")
+    for device in devices:
+        device.check_in(new_prekeys=1)
+    with served.database.transaction() as session:
+        open_round(session, served, session.get_one(Task, TASK), now_unix_s())
+    plan = devices[0].check_in().plan
+    assert plan is not None
+    zeros = np.zeros(plan.document.vector.delta_length, dtype=np.float32)
+    devices[0].upload(devices[0].prepare(plan, zeros))
+    first, second = show(run, devices[0]), show(run, devices[1])
+    assert first["last_contribution"] is not None
+    assert first["last_contribution"] >= first["enrolled"]
+    assert (second["last_contribution"], second["last_seen"] is None) == (None, False)
+
+
+def test_how_long_its_certificate_lasts(join: Join, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    device = join()
+    assert show(run, device)["certificate_days"] in (29, 30)
+    (tmp_path / "clock").write_text(str(40.5 * 86_400), "ascii")
+    monkeypatch.setenv("NIGHTSHIFT_CLOCK_OFFSET_FILE", str(tmp_path / "clock"))
+    assert show(run, device)["certificate_days"] == -11
+
+
+def test_a_device_that_is_held_is_shown_and_cleared_by_name(served: Deployment, join: Join, run: Run) -> None:
+    device = join()
+    device.check_in()
+    present = device.last_nonce
+    device.last_nonce = bytes(32)
+    with pytest.raises(ClonedIdentityError):
+        device.check_in()
+    assert "held" in run("list")
+    assert show(run, device)["held_since"] is not None
+    cleared = json.loads(run("clear", device.device_id.hex()[:10], "--yes", "--json"))
+    assert (cleared["state"], cleared["held_since"]) == ("enrolled", None)
+    with served.database.reading() as session:
+        verbs = {row.verb: row.subject for row in session.scalars(select(AuditRow))}
+    assert verbs["device clear"] == device.device_id.hex()
+    device.last_nonce = present
+    device.check_in()
+
+
+def test_a_name_that_fits_no_device_is_told(join: Join, run: Run) -> None:
+    join()
+    assert "see `coordinator device list`" in run("show", "ffffffffffffffff", code=2)
+    assert "see `coordinator device list`" in run("clear", "ffffffffffffffff", "--yes", code=2)
