@@ -92,8 +92,7 @@ class LlamaEngine:
         self.context_tokens = context_tokens or package.manifest.dimensions.context
         path = package.path(FileRole.GGUF)
         model_settings = self._library.llama_model_default_params()
-        model_settings.n_gpu_layers = 0
-        model_settings.use_mmap = True
+        model_settings.n_gpu_layers = 0  # the file is mapped: the default of `load_mode`
         self._model = self._library.llama_model_load_from_file(str(path).encode(), model_settings)
         if not self._model:
             raise EngineUnavailableError(f"{path}: llama.cpp refuses this file; verify the package")
@@ -106,8 +105,8 @@ class LlamaEngine:
         settings.n_ctx = self.context_tokens
         settings.n_batch = settings.n_ubatch = min(_BATCH_TOKENS, self.context_tokens)
         settings.n_seq_max = 1
-        # Exact float32 caches, so that both engines answer alike.
-        settings.type_k = settings.type_v = self._library.GGML_TYPE_F32
+        # Keys and values stay F16, llama.cpp's own choice: F32 would cost a tenth of the speed and gain nothing that
+        # the 8-bit activations leave visible (docs/benchmarks/parity.md).
         settings.flash_attn_type = self._library.LLAMA_FLASH_ATTN_TYPE_DISABLED
         if runtime.threads:
             settings.n_threads = settings.n_threads_batch = runtime.threads

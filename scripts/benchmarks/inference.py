@@ -29,7 +29,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 import psutil
@@ -163,34 +163,41 @@ def _memory_mb() -> float:
 
 def measure(folder: Path, repeat: int, *, threads: int, adapted: bool) -> dict[str, dict[str, float]]:
     """Contestant -> medians over turns that alternate; the first turn of each warms up and does not count."""
-    command = [sys.executable, "-m", "scripts.benchmarks.inference", "--folder", str(folder)]
-    command += ["--threads", str(threads), *(["--adapter"] if adapted else [])]
-    processes = {
-        name: subprocess.Popen(
-            [*command, "--contestant", name],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for name in CONTESTANTS
-    }
     turns: dict[str, list[dict[str, float]]] = {name: [] for name in CONTESTANTS}
-    try:
-        for _ in range(repeat + 1):
-            for name, process in processes.items():
-                assert process.stdin is not None
-                assert process.stdout is not None
-                process.stdin.write("turn\n")
-                process.stdin.flush()
-                line = process.stdout.readline()
-                if not line:
-                    raise RuntimeError(f"{name} ended with status {process.wait()}; its reason stands above")
-                turns[name].append(json.loads(line))
-    finally:
-        for process in processes.values():
-            process.kill()
-            process.wait()
+    with tempfile.TemporaryFile("w+") as log:  # llama.cpp writes a line for every matrix of an adapter
+        processes = {name: _start(name, folder, threads=threads, adapted=adapted, log=log) for name in CONTESTANTS}
+        try:
+            for _ in range(repeat + 1):
+                for name, process in processes.items():
+                    turns[name].append(_turn(name, process, log))
+        finally:
+            for process in processes.values():
+                process.kill()
+                process.wait()
     return {name: _summary(found[1:]) for name, found in turns.items()}
+
+
+def _start(name: str, folder: Path, *, threads: int, adapted: bool, log: IO[str]) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "scripts.benchmarks.inference", "--folder", str(folder), "--contestant", name]
+    command += ["--threads", str(threads), *(["--adapter"] if adapted else [])]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True)
+
+
+def _turn(name: str, process: subprocess.Popen[str], log: IO[str]) -> dict[str, float]:
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write("turn\n")
+    process.stdin.flush()
+    line = process.stdout.readline()
+    if not line:
+        raise RuntimeError(f"{name} ended with status {process.wait()}: {_last_lines(log)}")
+    figures: dict[str, float] = json.loads(line)
+    return figures
+
+
+def _last_lines(log: IO[str]) -> str:
+    log.seek(0)
+    return "".join(log.readlines()[-3:]).strip()
 
 
 def _summary(turns: list[dict[str, float]]) -> dict[str, float]:

@@ -18,6 +18,7 @@ from edge_client.training.settings import TrainingSettings
 from edge_client.training.trainer import train
 from nightshift.packages.package import ModelPackage
 from nightshift.protocol.adapters import AdapterLayout, Side, Target, Tensors, initialise
+from nightshift.protocol.adapters.gguf_adapter import to_gguf
 from tests.support.stories import build_stories, commands
 
 ONE_THREAD = RuntimeSettings(threads=1)
@@ -102,6 +103,55 @@ def test_both_engines_measure_the_same(
             np.testing.assert_allclose(theirs, ours, atol=0.03)
             assert theirs.sum() == pytest.approx(ours.sum(), rel=2e-3)
         np.testing.assert_allclose(llama_cpp.score(prompts, candidates), onnx.score(prompts, candidates), atol=0.03)
+
+
+@llama
+@pytest.mark.parametrize("scheme", ["Q8_0", "Q4_0"])
+def test_measured_losses_are_the_same_on_quantised_weights_but_for_rounded_activations(
+    layout: AdapterLayout, adapter: Tensors, tmp_path: Path, scheme: str
+) -> None:
+    """llama.cpp rounds activations to 8 bits, the evaluate graph does not; the weights are the same numbers."""
+    package = build_stories(tmp_path / "package", quantisation=scheme)
+    examples = prepare(package, [commands(tmp_path / "rows", rows=60)], max_tokens=96, held_out_fraction=0).train
+    means = {}
+    for adapted in (False, True):
+        with OnnxEngine(package, ONE_THREAD) as onnx, LlamaEngine(package, ONE_THREAD) as llama_cpp:
+            for engine in (onnx, llama_cpp):
+                engine.set_adapter(adapter if adapted else None, layout if adapted else None)
+            ours, theirs = (np.concatenate(engine.token_losses(examples)) for engine in (onnx, llama_cpp))
+        np.testing.assert_allclose(theirs, ours, atol=0.5)
+        assert theirs.mean() == pytest.approx(ours.mean(), rel=0.005)
+        means[adapted] = ours.mean()
+    assert means[True] < 0.9 * means[False]  # the adapter was there: both engines measured what it does
+
+
+@llama
+def test_an_exported_adapter_gives_the_same_logits_in_stock_llama_cpp(
+    half_precision: ModelPackage, layout: AdapterLayout, adapter: Tensors, prompts: list[list[int]], tmp_path: Path
+) -> None:
+    """llama-cpp-python's own class, as its documentation uses it, with the file that `adapter export` writes."""
+    import llama_cpp
+
+    size = half_precision.manifest.dimensions
+    file = tmp_path / "adapter.gguf"
+    file.write_bytes(to_gguf(adapter, layout, architecture=size.family, heads=size.heads, kv_heads=size.kv_heads))
+    path, tokens = str(half_precision.path("gguf")), prompts[0] + prompts[1]
+
+    def stock(**settings: str) -> np.ndarray:
+        model = llama_cpp.Llama(path, n_ctx=512, n_threads=1, logits_all=True, verbose=False, **settings)
+        try:
+            model.eval(tokens)
+            return np.array(model.scores[: len(tokens)])
+        finally:
+            model.close()
+
+    theirs = stock(lora_path=str(file))
+    assert np.abs(theirs - stock()).max() > 1
+    for engine in (LlamaEngine(half_precision, ONE_THREAD), OnnxEngine(half_precision, ONE_THREAD)):
+        with engine:
+            engine.set_adapter(adapter, layout)
+            # llama.cpp rounds activations, keys and values to F16, eleven bits.
+            np.testing.assert_allclose(engine.logits(tokens), theirs, atol=0.05)
 
 
 @llama
