@@ -27,7 +27,7 @@ def round_text(record: dict[str, Any]) -> str:
     parts += [text for cohort in cohorts if (text := _remarks(cohort))]
     if len(cohorts) == 1:
         members = [{**member, "device_id": member["device_id"][:16]} for member in cohorts[0]["committee"]]
-        parts.append(table(members, ("index", "device_id", "answered"), empty="no committee"))
+        parts.append(table(members, ("index", "device_id", "said"), empty="no committee"))
     return "\n\n".join(parts)
 
 

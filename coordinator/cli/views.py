@@ -13,12 +13,12 @@ from coordinator.aggregation import places
 from coordinator.cli.command import rfc3339
 from coordinator.rounds.prekeys import unspent
 from coordinator.rounds.rounds import cohorts_of
+from coordinator.rounds.seats import words
 from coordinator.rounds.standing import record_of
 from coordinator.rounds.standing import suspicion as suspicion_now
 from coordinator.rounds.suspects import Suspicion
 from coordinator.rounds.task_settings import TaskSettings
 from coordinator.storage.rows import (
-    AnswerRow,
     Cohort,
     CohortState,
     CommitteeSeat,
@@ -159,7 +159,7 @@ def cohort_record(session: Session, cohort: Cohort, number: int) -> dict[str, An
     seats = session.scalars(
         select(CommitteeSeat).where(CommitteeSeat.cohort_id == cohort.cohort_id).order_by(CommitteeSeat.member_index)
     ).all()
-    answered = set(session.scalars(select(AnswerRow.member_index).where(AnswerRow.cohort_id == cohort.cohort_id)))
+    said = words(session, cohort.cohort_id)
     return {
         "cohort": number,
         "cohort_id": cohort.cohort_id.hex(),
@@ -167,7 +167,9 @@ def cohort_record(session: Session, cohort: Cohort, number: int) -> dict[str, An
         "contributions": cohort.counted,
         "n_min": cohort.n_min,
         "n_max": cohort.n_max,
-        "answers": len(answered),
+        "answers": list(said.values()).count("answer"),
+        "refusals": list(said.values()).count("refusal"),
+        "erasures": len(said) - list(said.values()).count("answer"),
         "threshold": cohort.threshold,
         "uploads_until": rfc3339(cohort.upload_deadline_unix_s),
         "answers_until": rfc3339(cohort.answer_deadline_unix_s),
@@ -182,7 +184,7 @@ def cohort_record(session: Session, cohort: Cohort, number: int) -> dict[str, An
             {
                 "index": seat.member_index,
                 "device_id": seat.device_id.hex(),
-                "answered": seat.member_index in answered,
+                "said": said.get(seat.member_index),
             }
             for seat in seats
         ],

@@ -53,15 +53,11 @@ def open_round(
     parent = newest_release(session, task.name)
     _require_room(session, task, settings, parent)
     deadlines = Deadlines.of(settings, now_unix_s)
+    candidates = partial(pool, session, now_unix_s=now_unix_s, answer_deadline_unix_s=deadlines.answer_unix_s)
+    _require_pool(task, settings, candidates())  # most attempts end here, before the history is read
     suspicion = judge(session, now_unix_s)
     apart = [*suspicion.groups, *apart]
-    candidates = partial(
-        pool,
-        session,
-        now_unix_s=now_unix_s,
-        answer_deadline_unix_s=deadlines.answer_unix_s,
-        without=suspicion.doubtful,
-    )
+    candidates = partial(candidates, without=suspicion.doubtful)
     entries = candidates()
     _require_pool(task, settings, entries)
     able = able_to_contribute(session, entries, parent.release_id, now_unix_s)

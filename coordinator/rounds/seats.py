@@ -7,6 +7,8 @@ Whoever writes one holds the seat's row (`taken`), so that two messages of a mem
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy import ColumnElement, Select, exists, select
 from sqlalchemy.orm import Session
@@ -14,7 +16,7 @@ from sqlalchemy.orm import Session
 from coordinator.aggregation.documents import document_of
 from coordinator.deployment import Deployment
 from coordinator.diagnostics import short
-from coordinator.storage.rows import AnswerRow, Cohort, CommitteeSeat, ErasureRow
+from coordinator.storage.rows import AnswerRow, Cohort, CommitteeSeat, ErasureRow, RefusalRow
 from nightshift.protocol.certificates import verify_device_certificate
 from nightshift.protocol.errors import NotFoundError
 
@@ -42,6 +44,18 @@ def public_key_of(deployment: Deployment, cohort: Cohort, member_index: int) -> 
     """The identity key of a member, from its certificate in the plan, judged when the plan was made."""
     certificate = document_of(cohort).committee[member_index - 1].certificate
     return verify_device_certificate(certificate, deployment.authority.root, cohort.created_unix_s).public_key
+
+
+def words(session: Session, cohort_id: bytes) -> dict[int, str]:
+    """What each member said, by its index: "answer", "refusal" or "erasure"; those who said nothing are absent."""
+
+    def indexes(row: type[AnswerRow] | type[ErasureRow] | type[RefusalRow]) -> Sequence[int]:
+        return session.scalars(select(row.member_index).where(row.cohort_id == cohort_id)).all()
+
+    # A refusal carries an erasure, so it is looked at last.
+    said = dict.fromkeys(indexes(AnswerRow), "answer")
+    said |= dict.fromkeys(indexes(ErasureRow), "erasure")
+    return said | dict.fromkeys(indexes(RefusalRow), "refusal")
 
 
 def silent() -> ColumnElement[bool]:

@@ -97,16 +97,16 @@ def record_of(session: Session, found: Suspicion, device: Device) -> Record:
 
 
 def _rounds(session: Session, now_unix_s: int) -> Iterable[Sequence[Outcome]]:
-    """The frozen cohorts of each ended round, oldest round first."""
-    cohorts = session.scalars(
-        select(Cohort)
-        .where(
-            Cohort.state.in_((CohortState.OPENED, CohortState.VOID)),
-            Cohort.set_hash.is_not(None),
-            Cohort.ended_unix_s >= now_unix_s - REMEMBERED_S,
-        )
-        .order_by(Cohort.ended_unix_s, Cohort.cohort_id)
-    ).all()
+    """The frozen cohorts of each ended round, oldest round first; none if nothing ever went wrong."""
+    remembered = select(Cohort).where(
+        Cohort.state.in_((CohortState.OPENED, CohortState.VOID)),
+        Cohort.set_hash.is_not(None),
+        Cohort.ended_unix_s >= now_unix_s - REMEMBERED_S,
+    )
+    went_wrong = (Cohort.state == CohortState.VOID) | Cohort.cohort_id.in_(select(RefusalRow.cohort_id))
+    if session.scalar(remembered.where(went_wrong).limit(1)) is None:
+        return ()
+    cohorts = session.scalars(remembered.order_by(Cohort.ended_unix_s, Cohort.cohort_id)).all()
     cleared = _cleared(session)
     rounds: dict[tuple[str, int], list[Outcome]] = defaultdict(list)
     for cohort in cohorts:

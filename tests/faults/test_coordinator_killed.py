@@ -221,7 +221,7 @@ def test_when_a_member_laid_a_void_cohort_to_rest(snapshots: Snapshots, fleet_fr
     fleet = fleet_from(snapshots.uploaded(3, 3))
     device = fleet.devices[0]
     fleet.coordinator.command("round", "abort", f"{TASK}/1", "--yes")
-    die_at(fleet, "coordinator.erasure.durable", "coordinator.refusal.durable", lambda: device.run(expect=UNREACHABLE))
+    die_at(fleet, "coordinator.erasure.durable", lambda: device.run(expect=UNREACHABLE))
     stated = query(fleet.database, "SELECT signature FROM erasures")
     assert len(stated) == 1
     with fleet.serving():
