@@ -77,7 +77,10 @@ def read_config(folder: Path) -> FolderConfig:
     config = read_json(path)
     kind = model_type(folder)
     if kind not in FAMILY_OF:
-        raise IncompatibleError(f"{path}: architecture {kind!r}; packages that train are for {', '.join(FAMILY_OF)}")
+        raise IncompatibleError(
+            f"{path}: architecture {kind!r}; packages that train are for {', '.join(FAMILY_OF)}. A coordinator with "
+            "the publisher extra can export others for inference"
+        )
     _refuse_variants(path, config)
     heads, hidden = _whole(path, config, "num_attention_heads"), _whole(path, config, "hidden_size")
     # A sliding window shortens the context to itself, inside which the model is exact.

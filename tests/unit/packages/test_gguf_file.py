@@ -12,10 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nightshift.packages.architecture import read_architecture
 from nightshift.packages.gguf_file import GgufFile, TensorType, ValueType
 from nightshift.packages.gguf_types import FOREIGN_BLOCKS
 from nightshift.packages.gguf_writer import GgufWriter, TensorPlan, array_entry, entry
+from nightshift.packages.recognition import recognise
 from nightshift.packages.vocabulary import read_vocabulary, tokenizer_json
 from nightshift.protocol.errors import IncompatibleError, MalformedError, NightshiftError
 
@@ -187,5 +187,6 @@ def test_any_bytes_in_the_header_are_read_or_refused(
     path = tmp_path / "odd.gguf"
     path.write_bytes(content)
     with suppress(NightshiftError), GgufFile.open(path) as file:
-        vocabulary = read_vocabulary(file, read_architecture(file).dimensions.vocabulary)
+        recognised = recognise(file)
+        vocabulary = read_vocabulary(file, recognised.dimensions.vocabulary)
         tokenizer_json(file, vocabulary)
