@@ -27,6 +27,7 @@ def status(call: Call) -> None:
     from edge_client.identity import load_identity, load_membership
     from edge_client.ledger import readable_time
     from edge_client.store import open_store
+    from nightshift.protocol.certificates import read_device_certificate
     from nightshift.protocol.readable_ids import readable_id
 
     configuration = call.configuration()
@@ -49,6 +50,7 @@ def status(call: Call) -> None:
         "name": membership.device_name,
         "coordinator": membership.device_address,
         "joined_at": readable_time(membership.joined_unix_s),
+        "certificate_expires": readable_time(read_device_certificate(membership.certificate).not_after_unix_s),
         "would_run_now": not blocking,
         "conditions": [_reading(reading) for reading in readings],
         **facts,
@@ -57,6 +59,7 @@ def status(call: Call) -> None:
         health,
         f"device {readable_id(identity.device_id)}",
         f"coordinator {membership.device_address}",
+        f"certificate until {value['certificate_expires']}, renewed by itself",
         *(f"{r.name}: {r.value} ({r.verdict.value}, {r.source})" for r in readings),
         f"last pass: {facts['last_pass'] or 'none'}",
         f"adapters in use: {', '.join(facts['adapters_in_use']) or 'none'}",
