@@ -155,6 +155,7 @@ def _request(job: Job, limits: TrainingLimits) -> ChildRequest:
         runtime=RuntimeSettings(threads=limits.threads, recompute=limits.recompute),
         memory_limit_bytes=limits.memory_ceiling_mb * 2**20,
         time_limit_s=job.time_limit_s,
+        jemalloc=limits.jemalloc,
         trim_malloc=limits.trim_malloc,
     )
 

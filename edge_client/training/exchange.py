@@ -56,6 +56,7 @@ class ChildRequest:
         runtime: threads and recomputation.
         memory_limit_bytes: ceiling of the process's own memory; 0 means none.
         time_limit_s: seconds after which it is asked to stop; 0 means none.
+        jemalloc: preload it where it is installed.
         trim_malloc: trade time for memory where jemalloc is missing.
     """
 
@@ -70,6 +71,7 @@ class ChildRequest:
     runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
     memory_limit_bytes: int = 0
     time_limit_s: float = 0.0
+    jemalloc: bool = True
     trim_malloc: bool = False
 
 
@@ -116,6 +118,7 @@ def write_request(directory: Path, request: ChildRequest) -> None:
         "runtime": asdict(request.runtime),
         "memory_limit_bytes": request.memory_limit_bytes,
         "time_limit_s": request.time_limit_s,
+        "jemalloc": request.jemalloc,
         "trim_malloc": request.trim_malloc,
     }
     _write_json(directory / REQUEST, record)

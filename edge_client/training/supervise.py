@@ -66,7 +66,7 @@ def train_in_child(
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=stderr,
-            env=_environment(trim_malloc=request.trim_malloc),
+            env=_environment(request),
             cwd=directory,
             start_new_session=True,
         )
@@ -80,13 +80,13 @@ def train_in_child(
     return _conclude(process.returncode, request, directory, watch)
 
 
-def _environment(*, trim_malloc: bool) -> dict[str, str]:
+def _environment(request: ChildRequest) -> dict[str, str]:
     """Environment of the training process.
 
     Its numpy adds vectors, which no second BLAS thread makes faster, yet OpenBLAS keeps its threads
     spinning between calls: measured, they took as much of the processor as the training itself.
     """
-    environment = allocator_environment(os.environ, trim=trim_malloc)
+    environment = allocator_environment(os.environ, jemalloc=request.jemalloc, trim=request.trim_malloc)
     environment.setdefault("OPENBLAS_NUM_THREADS", "1")
     return environment
 

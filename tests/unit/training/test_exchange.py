@@ -37,6 +37,7 @@ REQUEST = ChildRequest(
     runtime=RuntimeSettings(threads=3, recompute=True),
     memory_limit_bytes=1 << 30,
     time_limit_s=12.5,
+    jemalloc=False,
     trim_malloc=True,
 )
 
