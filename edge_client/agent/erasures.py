@@ -19,7 +19,7 @@ from edge_client.agent.session import Session
 from edge_client.connection import CALL_DEADLINE_S
 from edge_client.store.answers import Kind, StoredAnswer
 from nightshift.host.failpoints import failpoint
-from nightshift.protocol.errors import DeclinedError, MalformedError, VerificationError
+from nightshift.protocol.errors import ClonedIdentityError, DeclinedError, MalformedError
 
 if TYPE_CHECKING:
     from nightshift.protocol.void_checks import VerifiedVoid
@@ -37,8 +37,8 @@ def lay_to_rest(session: Session, cohort_id: bytes) -> StoredAnswer:
 
     Raises:
         LogInconsistentError: the void, or the plan, is not in the log.
-        VerificationError: the plan is not the coordinator's, has no place for this device, or shows
-            that this store is an old copy.
+        VerificationError: the plan is not the coordinator's, or has no place for this device.
+        ClonedIdentityError: the plan names a key of this device that its store has not made yet: an old copy.
         EquivocationError: a second plan for this cohort, or its prekey was named in another plan.
         DeclinedError: this device answered the cohort, or cannot know whether it did.
         UnreachableError: the coordinator does not answer; a stored statement is sent next time.
@@ -74,7 +74,7 @@ def _prove(session: Session, cohort_id: bytes) -> VerifiedVoid:
             "answered, and states nothing"
         )
     if void.prekey.serial >= session.store.prekeys.next_serial():
-        raise VerificationError(
+        raise ClonedIdentityError(
             f"cohort {cohort_id.hex()[:16]} names a key that this store has not made yet: the store is an old copy; "
             "make a new key (leave, then join again)"
         )

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from nightshift.protocol.certificates import leaf_public_key
 from nightshift.protocol.errors import LogInconsistentError, VerificationError
 from nightshift.protocol.identity import DeviceId, verify
 from nightshift.protocol.log import LogView
 from nightshift.protocol.plan import PlanDocument, plan_hash, plan_signature_message
+from nightshift.protocol.secagg import prekeys
 from nightshift.protocol.secagg.prekeys import SignedPrekey
 from nightshift.protocol.trust import Trust
 from nightshift.v1 import device_pb2, log_pb2
@@ -48,8 +50,8 @@ def verify_void_of_member(
         member: this device.
 
     Raises:
-        SignatureInvalidError: the plan was not signed by the coordinator.
-        MalformedError: the plan cannot be read.
+        SignatureInvalidError: the plan was not signed by the coordinator, or the prekey in it by this device.
+        MalformedError: the plan cannot be read, or names this device with another key.
         LogInconsistentError: the plan or the void is not in the log, or in the wrong order.
         VerificationError: another cohort, or no place for this device in it.
     """
@@ -64,5 +66,7 @@ def verify_void_of_member(
         raise LogInconsistentError("the cohort was logged as void before its plan")
     for place in document.committee:
         if place.prekey.device_id == member:
+            # What its serial and epoch say about this device's store, only the device itself can have said.
+            prekeys.verify(place.prekey, leaf_public_key(place.certificate))
             return VerifiedVoid(identifier, document, place.index, place.prekey)
     raise VerificationError("this device was no member of the void cohort's committee; it has nothing to state")

@@ -19,6 +19,7 @@ from edge_client.store import open_store
 from edge_client.store.answers import Kind, StoredAnswer
 from nightshift.host import clock
 from nightshift.protocol.errors import (
+    ClonedIdentityError,
     DeclinedError,
     EquivocationError,
     LogInconsistentError,
@@ -28,7 +29,7 @@ from nightshift.protocol.errors import (
     VerificationError,
 )
 from nightshift.protocol.secagg.erasure import ErasureStatement, verify_erasure
-from nightshift.v1 import device_pb2, log_pb2
+from nightshift.v1 import device_pb2, log_pb2, plan_pb2
 from tests.support.authority import DAY_S, NOW_UNIX_S
 from tests.support.plans import Cohort, EnrolledDevice, FrozenSet, World
 from tests.support.scripted_coordinator import ScriptedCoordinator, agent_of, keep_prekey
@@ -177,8 +178,21 @@ def test_an_old_copy_of_the_store_states_nothing_about_keys_that_it_never_made(t
         session.store.database.put(last_serial=0)
         with session.store.database.transaction() as connection:
             connection.execute("DELETE FROM prekeys")
-        with pytest.raises(VerificationError, match="old copy"):
+        with pytest.raises(ClonedIdentityError, match="old copy"):
             lay_to_rest(session, void.cohort_id)
+    assert coordinator.erasures == []
+
+
+def test_a_coordinator_cannot_make_a_store_look_old(tmp_path: Path) -> None:
+    """It signs and logs a plan that names a later key of this device, which the device never signed."""
+
+    def later_serial(plan: plan_pb2.Plan) -> None:
+        plan.committee[MEMBER - 1].prekey.serial += 100
+
+    void = Void(World.make(devices=4).open_cohort(edit=later_serial))
+    coordinator = ScriptedCoordinator(void=void.proof)
+    with member_of(void, tmp_path, coordinator) as session, pytest.raises(SignatureInvalidError, match="prekey"):
+        lay_to_rest(session, void.cohort_id)
     assert coordinator.erasures == []
 
 
