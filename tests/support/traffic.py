@@ -19,7 +19,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
+
+from nightshift.protocol.chains import Chain, load_chain
 
 _READ_BYTES = 1 << 16
 
@@ -120,7 +121,7 @@ class Recorder:
 
     def _server_side(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(self._keys / "server.crt", self._keys / "server.key")
+        context.load_cert_chain(self._keys / "server.pem")
         context.load_verify_locations(cadata=self._root())
         # A device that joins has no certificate yet.
         context.verify_mode = ssl.CERT_OPTIONAL
@@ -131,17 +132,20 @@ class Recorder:
         context = ssl.create_default_context(cadata=self._root())
         context.set_alpn_protocols(["h2"])
         if certificate is not None:
-            key = next(home / "identity.pem" for home in self._homes.glob("device*") if _belongs(home, certificate))
-            with tempfile.NamedTemporaryFile(suffix=".pem") as chain:
-                chain.write(x509.load_der_x509_certificate(certificate).public_bytes(Encoding.PEM))
-                chain.flush()
-                context.load_cert_chain(chain.name, key)
+            # The device presents its leaf; towards the coordinator the recorder presents the whole chain.
+            leaf = x509.load_der_x509_certificate(certificate)
+            chains = {home: _chain_of(home) for home in self._homes.glob("device*")}
+            home, chain = next(found for found in chains.items() if found[1].leaf == leaf)
+            with tempfile.NamedTemporaryFile(suffix=".pem") as file:
+                file.write(chain.pem)
+                file.flush()
+                context.load_cert_chain(file.name, home / "identity.pem")
         return context
 
     def _root(self) -> str:
         return (self._keys / "root.crt").read_text("ascii")
 
 
-def _belongs(home: Path, certificate: bytes) -> bool:
+def _chain_of(home: Path) -> Chain:
     membership = json.loads((home / "membership.json").read_bytes())
-    return base64.b64decode(membership["certificate"]) == certificate
+    return load_chain(base64.b64decode(membership["certificate"]))
