@@ -29,8 +29,7 @@ def fold(
         The new sum, as `RunningSum.to_bytes`.
     """
     total = RunningSum.from_bytes(running) if running is not None else RunningSum.new(parameters, length)
-    for ciphertext in ciphertexts:
-        total.add(ciphertext)
+    total.add(*ciphertexts)
     return total.to_bytes()
 
 

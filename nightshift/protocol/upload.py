@@ -16,8 +16,7 @@ from nightshift.protocol.secagg.parameters import CohortParameters
 
 def upload_size_bytes(parameters: CohortParameters, length: int) -> int:
     """Bytes of the body for a vector of `length` values."""
-    sealed_bytes = parameters.committee_size * parameters.sealed_share_bytes
-    return parameters.ciphertext_bytes(length) + sealed_bytes + SIGNATURE_BYTES
+    return parameters.ciphertext_bytes(length) + _bytes_after_the_ciphertext(parameters)
 
 
 def pack(contribution: Contribution) -> bytes:
@@ -28,18 +27,22 @@ def pack(contribution: Contribution) -> bytes:
 def unpack(parameters: CohortParameters, length: int, body: bytes) -> Contribution:
     """Cut a body into its parts; nothing in them is proved yet.
 
-    The ciphertext, all but a few parts in a hundred of the body, is a view of it and no copy.
+    Ciphertext and shares are views of the body, not copies.
 
     Raises:
         MalformedError: any other total length than the plan's.
     """
-    expected = upload_size_bytes(parameters, length)
+    offset = parameters.ciphertext_bytes(length)
+    expected = offset + _bytes_after_the_ciphertext(parameters)
     if len(body) != expected:
         raise MalformedError(f"a contribution to this cohort has {expected} bytes, got {len(body)}")
-    offset = parameters.ciphertext_bytes(length)
-    starts = range(offset, expected - SIGNATURE_BYTES, parameters.sealed_share_bytes)
-    sealed = tuple(body[start : start + parameters.sealed_share_bytes] for start in starts)
-    return Contribution(memoryview(body)[:offset], sealed, body[-SIGNATURE_BYTES:])
+    view, size = memoryview(body), parameters.sealed_share_bytes
+    sealed = tuple(view[start : start + size] for start in range(offset, expected - SIGNATURE_BYTES, size))
+    return Contribution(view[:offset], sealed, signature_of(body))
+
+
+def _bytes_after_the_ciphertext(parameters: CohortParameters) -> int:
+    return parameters.committee_size * parameters.sealed_share_bytes + SIGNATURE_BYTES
 
 
 def signature_of(body: bytes) -> bytes:

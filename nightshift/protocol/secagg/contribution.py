@@ -26,7 +26,7 @@ class Contribution:
     """
 
     ciphertext: bytes | memoryview
-    sealed: tuple[bytes, ...]
+    sealed: tuple[bytes | memoryview, ...]
     signature: bytes
 
 

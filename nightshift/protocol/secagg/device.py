@@ -29,8 +29,8 @@ from nightshift.protocol.secagg.ring import Multiplier
 from nightshift.protocol.secagg.sampling import Randomness, centred_binomial, draw, stretch
 from nightshift.protocol.secagg.sealing import load_prekey, seal, seal_info
 
-BATCH = 8
-"""Polynomials worked on at a time: 256 KiB of coefficients, so that the temporaries stay in L2."""
+BATCH = 4
+"""Polynomials worked on at a time: 128 KiB of coefficients, so that five such temporaries stay in an L2 of 1 MiB."""
 
 Sign = Callable[[bytes], bytes]
 """message -> signature, as `nightshift.protocol.identity.sign` makes them."""

@@ -94,6 +94,15 @@ class Encoding:
             UsageError: a value is NaN or infinite.
         """
         out = np.empty(len(values), dtype=np.uint64)
+        self.encode_into(out, values, randomness)
+        return out
+
+    def encode_into(self, out: npt.NDArray[np.uint64], values: npt.NDArray[np.float32], randomness: Randomness) -> None:
+        """`encode` into uint64[D] that is there already.
+
+        Raises:
+            UsageError: a value is NaN or infinite.
+        """
         stream = stretch(randomness)
         scale = np.float32((1 << _FRACTION_BITS) / self.step)
         limit = np.float32(self.largest << _FRACTION_BITS)  # below 2^31 with room for the fraction
@@ -112,25 +121,30 @@ class Encoding:
             fractions >>= _FRACTION_BITS
             fractions += self.offset
             out[start : start + _CHUNK] = fractions
-        return out
 
-    def decode_sum(self, opened: npt.NDArray[np.uint64], contributors: int) -> npt.NDArray[np.float64]:
-        """Decode a sum of `contributors` encoded vectors: uint64[D] -> float64[D].
+    def decode_sum(self, opened: npt.NDArray[np.uint64], contributors: int) -> npt.NDArray[np.float32]:
+        """Decode a sum of `contributors` encoded vectors: uint64[D] -> float32[D].
+
+        A sum has at most 25 bits, so rounding to float32 takes less than a step of one contributor.
 
         Raises:
             UsageError: `contributors` is not in 1..n_max.
             SumOutOfRangeError: a sum that no honest contributors add up to.
         """
         self._check_count(contributors)
-        if len(opened) and not (
-            int(opened.min()) >= contributors and int(opened.max()) <= contributors * (2 * self.offset - 1)
-        ):
-            raise SumOutOfRangeError(
-                f"a value of the opened sum is outside what {contributors} contributors can add up to; "
-                "one of them sent a value outside its range, the sum is not used"
-            )
-        signed = opened.astype(np.int64) - contributors * self.offset
-        return signed.astype(np.float64) * self.step
+        out = np.empty(len(opened), dtype=np.float32)
+        for start in range(0, len(opened), _CHUNK):
+            # Unsigned, so that what is too small wraps to something that is too large.
+            part = opened[start : start + _CHUNK] - np.uint64(contributors)
+            if int(part.max()) > contributors * (2 * self.offset - 2):
+                raise SumOutOfRangeError(
+                    f"a value of the opened sum is outside what {contributors} contributors can add up to; "
+                    "one of them sent a value outside its range, the sum is not used"
+                )
+            signed = part.view(np.int64)
+            signed -= contributors * (self.offset - 1)
+            np.multiply(signed, self.step, out=out[start : start + _CHUNK], casting="same_kind")
+        return out
 
     def _check_count(self, contributors: int) -> None:
         if not 1 <= contributors <= self.n_max:
@@ -142,14 +156,14 @@ class OpenedSum:
     """What an opened cohort says, and all that it says.
 
     Attributes:
-        weighted_delta: float64[D], the sum of weight * delta. Divide by `weight` for the weighted mean.
+        weighted_delta: float32[D], the sum of weight * delta. Divide by `weight` for the weighted mean.
         weight: the sum of the weights.
         metrics: name -> the plain sum over contributors (not weighted); divide by `contributors`
             for the mean, or one metric's sum by another's (loss by tokens).
         contributors: |U|.
     """
 
-    weighted_delta: npt.NDArray[np.float64]
+    weighted_delta: npt.NDArray[np.float32]
     weight: float
     metrics: dict[str, float]
     contributors: int
@@ -250,7 +264,7 @@ class VectorLayout:
         weighted = np.float32(weight) * delta
         if self.rotation is not None:
             weighted = hadamard.rotate(weighted, self.rotation)
-        out[: self.delta_length] = self.encoding.encode(weighted, randomness)
+        self.encoding.encode_into(out[: self.delta_length], weighted, randomness)
         mask = (1 << self.encoding.value_bits) - 1
         out[self.delta_length :] = [
             number >> (self.encoding.value_bits * limb) & mask for number in numbers for limb in range(self.limbs)

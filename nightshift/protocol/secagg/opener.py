@@ -34,7 +34,7 @@ __all__ = ["MAX_SUBSETS", "OpenedVector", "RunningSum", "open_sum"]
 MAX_SUBSETS = 20_000
 """Subsets of T answers that are tried; a wrong one is usually refused by its first 64 coefficients."""
 
-_BATCH = 8
+_BATCH = 4
 _QUICK_COEFFICIENTS = 64
 
 
@@ -148,7 +148,6 @@ def _decrypt(
     product = Multiplier(key_sum, parameters.modulus_bits)
     per_coefficient = parameters.values_per_coefficient
     values = np.empty((running.polynomials, RING_DIMENSION, per_coefficient), dtype=np.uint64)
-    modulus_mask = np.uint64((1 << parameters.modulus_bits) - 1)
     half = np.uint64(1 << (parameters.noise_bits - 1))
     noise_mask = np.uint64((1 << parameters.noise_bits) - 1)
     slot_mask = np.uint64((1 << parameters.slot_bits) - 1)
@@ -156,13 +155,14 @@ def _decrypt(
         plain = running.rows(first, _BATCH)
         plain -= product.times(matrix.take(len(plain)))
         plain += half
-        plain &= modulus_mask
-        residual = (plain & noise_mask).astype(np.float64) - float(half)
+        residual = (plain & noise_mask).astype(np.float64)
+        residual -= float(half)
         if not _residual_passes(residual, running.contributors):
             return None
+        plain >>= np.uint64(parameters.noise_bits)
         for slot in range(per_coefficient):
-            shift = np.uint64(parameters.noise_bits + slot * parameters.slot_bits)
-            values[first : first + len(plain), :, slot] = (plain >> shift) & slot_mask
+            np.bitwise_and(plain, slot_mask, out=values[first : first + len(plain), :, slot])
+            plain >>= np.uint64(parameters.slot_bits)
     return values.reshape(-1)[: running.length]
 
 

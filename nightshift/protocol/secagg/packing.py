@@ -6,6 +6,8 @@ words as they are (`running_sum`) and only unpacks a sum.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 
@@ -56,16 +58,18 @@ def unpack(packed: bytes | memoryview, layout: WordLayout) -> Coefficients:
         ValueError: not the size of this layout.
     """
     words = as_words(packed, layout)
-    pieces = words >> np.uint64(layout.bits) if layout.pieces else words[:0]
-    return gather(words, pieces, layout, 0, layout.coefficients)
+    return gather(
+        words, lambda start, stop: words[start:stop] >> np.uint64(layout.bits), layout, 0, layout.coefficients
+    )
 
 
-def gather(low: Words, pieces: Words, layout: WordLayout, first: int, last: int) -> Coefficients:
+def gather(low: Words, pieces: Callable[[int, int], Words], layout: WordLayout, first: int, last: int) -> Coefficients:
     """Coefficients first .. last from words, or from sums of words: uint64[last - first], modulo 2^Q.
 
     Args:
         low: uint64[words]; the low Q bits of each are right, the others do not matter.
-        pieces: uint64[words], what stood in the upper s bits; sums of them may be longer than s bits.
+        pieces: (start, stop) -> uint64[stop - start], what stood in the upper s bits of these words, or
+            the sum of it, which may be longer than s bits.
         layout: of the words.
         first: a coefficient.
         last: one behind the last coefficient.
@@ -79,7 +83,7 @@ def gather(low: Words, pieces: Words, layout: WordLayout, first: int, last: int)
         begin, end = split - layout.words, last - layout.words
         for index in range(layout.pieces):
             start = index * layout.tail
-            tail += pieces[start + begin : start + end] << np.uint64(layout.spare_bits * index)
+            tail += pieces(start + begin, start + end) << np.uint64(layout.spare_bits * index)
     out &= np.uint64((1 << layout.bits) - 1)
     return out
 

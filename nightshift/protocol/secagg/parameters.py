@@ -12,6 +12,7 @@ HomomorphicEncryption.org standard, table 1 (Albrecht et al. 2018).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 from nightshift.protocol.errors import UsageError
 from nightshift.protocol.secagg.words import WordLayout
@@ -96,11 +97,7 @@ class CohortParameters:
         Computed in integers as the least w with 4^w >= (2 * 10 * 3.24)^2 n_max, so
         that no platform's logarithm can disagree.
         """
-        scaled = 64_80**2 * self.n_max
-        bits = 1
-        while 4**bits * 100**2 < scaled:
-            bits += 1
-        return bits
+        return _noise_bits(self.n_max)
 
     @property
     def values_per_coefficient(self) -> int:
@@ -180,6 +177,15 @@ class CohortParameters:
     def sealed_share_bytes(self) -> int:
         """Exact size of one sealed share."""
         return self.share_vector_bytes + HPKE_OVERHEAD_BYTES
+
+
+@cache
+def _noise_bits(n_max: int) -> int:
+    scaled = 64_80**2 * n_max
+    bits = 1
+    while 4**bits * 100**2 < scaled:
+        bits += 1
+    return bits
 
 
 def _require(name: str, value: int, low: int, high: int, why: str) -> None:

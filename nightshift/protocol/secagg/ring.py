@@ -52,30 +52,47 @@ Polynomials = npt.NDArray[np.uint64]
 Spectrum = npt.NDArray[np.complex128]
 
 
+def limb_bits(bits: int, limbs: int) -> int:
+    """Bits of a limb when Q bits are cut into so many."""
+    return -(-bits // limbs)
+
+
+def fewest_limbs(norm: float, bits: int) -> int:
+    """The least number of limbs with which every coefficient of every product is off by less than 1/4.
+
+    A signed limb of w bits is at most 2^(w-1) in magnitude, so a polynomial of them has at most the
+    norm 2^(w-1) sqrt(N), whatever its coefficients are.
+
+    Args:
+        norm: Euclidean norm of the small factor.
+        bits: Q.
+
+    Raises:
+        ArithmeticError: even the most limbs would not be exact.
+    """
+    for limbs in range(1, MAX_LIMBS + 1):
+        largest = 2.0 ** (limb_bits(bits, limbs) - 1) * math.sqrt(RING_DIMENSION)
+        if largest * norm * ERROR_PER_NORM < ERROR_LIMIT:
+            return limbs
+    raise ArithmeticError(f"a product with a factor of norm {norm:.3g} is not exact with {MAX_LIMBS} limbs")
+
+
 class Multiplier:
     """Multiplies uniform polynomials by one small polynomial.
 
     Args:
         small: int64[N], the key or the sum of keys.
         bits: Q; products are exact modulo 2^Q (higher bits are not meaningful).
+
+    Raises:
+        ArithmeticError: the factor is too large for exact products.
     """
 
     def __init__(self, small: npt.NDArray[np.int64], bits: int) -> None:
         self._workspace = _Workspace(rows=0)
-        self._norm = float(np.linalg.norm(small.astype(np.float64)))
         self._spectrum = _forward(small)
-        self._bits = bits
-        self._limbs = self._fewest_limbs()
-
-    def _fewest_limbs(self) -> int:
-        # Uniform limbs have norm 2^w sqrt(N / 12); the 5 % on top are seven standard deviations of that norm.
-        # `times` checks the norm that really occurs.
-        for count in range(1, MAX_LIMBS):
-            width = -(-self._bits // count)
-            norm = 1.05 * 2.0**width * math.sqrt(RING_DIMENSION / 12)
-            if norm * self._norm * ERROR_PER_NORM < ERROR_LIMIT:
-                return count
-        return MAX_LIMBS
+        self._limbs = fewest_limbs(float(np.linalg.norm(small.astype(np.float64))), bits)
+        self._width = limb_bits(bits, self._limbs)
 
     def times(self, uniform: Polynomials) -> Polynomials:
         """Return uniform * small: uint64[batch, N], exact modulo 2^Q, wrapping.
@@ -86,45 +103,50 @@ class Multiplier:
         Returns:
             A buffer that the next call overwrites; the caller may change it.
         """
-        if len(self._workspace.rest) != len(uniform):
+        if len(self._workspace.limb) != len(uniform):
             self._workspace = _Workspace(rows=len(uniform))
-        for count in range(self._limbs, MAX_LIMBS + 1):
-            product = self._product(uniform, count)
-            if product is not None:
-                return product
-        raise ArithmeticError(f"a product of norm {self._norm:.3g} is not exact with {MAX_LIMBS} limbs")
-
-    def _product(self, uniform: Polynomials, count: int) -> Polynomials | None:
-        width = -(-self._bits // count)
-        # Unsigned limbs of a + sum of 2^(w-1) 2^(w i), each less 2^(w-1), are signed limbs of a: no carries.
-        widths = [min(width, 64 - width * index) for index in range(count)]
-        halves = [1 << (bits - 1) for bits in widths]
         work = self._workspace
-        rest, limb, folded, total = work.rest, work.limb, work.folded, work.total
-        np.add(uniform, np.uint64(sum(half << (width * index) for index, half in enumerate(halves))), out=rest)
-        total[...] = 0
-        for index, half in enumerate(halves):
-            np.bitwise_and(rest, np.uint64(2 * half - 1), out=limb)
-            rest >>= np.uint64(width)
-            signed = limb.view(np.int64)
-            signed -= half
-            _fold(signed, folded)
-            if _largest_norm(folded) * self._norm * ERROR_PER_NORM >= ERROR_LIMIT:
-                return None
-            _transform(folded)
-            folded *= self._spectrum
-            _add_unfolded(folded, width * index, total)
-        return total.view(np.uint64)
+        rest = uniform.view(np.int64)
+        for index in range(self._limbs):
+            rest = _take_limb(rest, self._width, work, is_last=index == self._limbs - 1)
+            _fold(work.limb, work.folded)
+            _transform(work.folded)
+            work.folded *= self._spectrum
+            words = _rounded_inverse(work.folded)
+            if index:
+                words <<= self._width * index
+                work.total += words
+            else:
+                work.total[...] = words
+        # What rounding added to each limb's product is taken away for all of them at once.
+        added = sum(_ROUNDING_BITS << (self._width * index) for index in range(self._limbs))
+        unfolded = work.limb.view(np.uint64)
+        total = work.total.view(np.uint64)
+        total -= np.uint64(added % 2**64)
+        unfolded[:, :_HALF] = total[:, 0::2]
+        unfolded[:, _HALF:] = total[:, 1::2]
+        return unfolded
 
 
 class _Workspace:
     """Buffers for a batch: fresh memory for every batch would cost more in page faults than the arithmetic."""
 
     def __init__(self, rows: int) -> None:
-        self.rest = np.empty((rows, RING_DIMENSION), dtype=np.uint64)
-        self.limb = np.empty((rows, RING_DIMENSION), dtype=np.uint64)
+        self.limb = np.empty((rows, RING_DIMENSION), dtype=np.int64)
+        self.rest = np.empty((rows, RING_DIMENSION), dtype=np.int64)
         self.total = np.empty((rows, RING_DIMENSION), dtype=np.int64)
         self.folded = np.empty((rows, _HALF), dtype=np.complex128)
+
+
+def _take_limb(rest: npt.NDArray[np.int64], width: int, work: _Workspace, *, is_last: bool) -> npt.NDArray[np.int64]:
+    """Write the lowest `width` bits to `work.limb` as signed numbers; return what is left above them."""
+    np.left_shift(rest, 64 - width, out=work.limb)
+    work.limb >>= 64 - width
+    if not is_last:
+        # A limb is what rounding to the nearest multiple of 2^w takes away. Carries out of bit 63 vanish modulo 2^64.
+        np.add(rest, 1 << (width - 1), out=work.rest)
+        work.rest >>= width
+    return work.rest
 
 
 def _fold(values: npt.NDArray[np.int64], folded: Spectrum) -> None:
@@ -146,19 +168,10 @@ def _forward(values: npt.NDArray[np.int64]) -> Spectrum:
     return folded
 
 
-def _largest_norm(folded: Spectrum) -> float:
-    flat = folded.view(np.float64)
-    return math.sqrt(float(np.einsum("ij,ij->i", flat, flat).max()))
-
-
-def _add_unfolded(folded: Spectrum, shift: int, total: npt.NDArray[np.int64]) -> None:
-    """Transform back in place, round, and add 2^shift times the result to int64[batch, N], wrapping."""
+def _rounded_inverse(folded: Spectrum) -> npt.NDArray[np.int64]:
+    """Transform back in place and round: int64[batch, N], coefficients j and j + N/2 side by side, plus a constant."""
     np.fft.ifft(folded, out=folded)
     folded *= _UNTWIST
     flat = folded.view(np.float64)
     flat += _ROUNDING
-    words = flat.view(np.int64)
-    words -= _ROUNDING_BITS
-    words <<= shift
-    total[:, :_HALF] += words[:, 0::2]
-    total[:, _HALF:] += words[:, 1::2]
+    return flat.view(np.int64)

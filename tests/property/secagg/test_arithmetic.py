@@ -75,7 +75,7 @@ def test_sums_of_words_are_sums_of_coefficients(bits: int, seed: int, one: int, 
             pieces += count * (words >> np.uint64(bits))
     expected = (coefficients * times[:, None]).sum(axis=0, dtype=np.uint64) & np.uint64((1 << bits) - 1)
     first, last = sorted((one, other))
-    found = packing.gather(low, pieces, layout, first, last)
+    found = packing.gather(low, lambda start, stop: pieces[start:stop], layout, first, last)
     np.testing.assert_array_equal(found, expected[first:last])
 
 

@@ -187,6 +187,9 @@ def test_running_sums_restart_and_merge_to_the_same_bytes() -> None:
         resumed = RunningSum.from_bytes(memoryview(resumed.to_bytes()))
         resumed.add(memoryview(upload.contribution.ciphertext))
     assert resumed.contributors == 6
+    together = RunningSum.new(cohort.parameters, cohort.length)
+    together.add(*[upload.contribution.ciphertext for upload in uploads])
+    assert together.to_bytes() == whole.to_bytes()
     assert resumed.to_bytes() == whole.to_bytes()
     answers = [cohort.answer(index, uploads) for index in range(1, 5)]
     opened = open_sum(parameters=cohort.parameters, plan_hash=cohort.plan_hash, running=resumed, answers=answers)
@@ -201,6 +204,8 @@ def test_running_sums_refuse_what_does_not_belong() -> None:
         running.add(uploads[0].contribution.ciphertext)
     with pytest.raises(MalformedError, match="a ciphertext has"):
         running.add(uploads[0].contribution.ciphertext[:-1])
+    with pytest.raises(StateConflictError, match="0 of 3 contributions are in its sum"):
+        RunningSum.new(cohort.parameters, cohort.length).add(*[uploads[0].contribution.ciphertext] * 4)
     with pytest.raises(StateConflictError, match="together"):
         running.merge(cohort.fold(uploads[:1]))
     with pytest.raises(UsageError, match="different parameters or lengths"):
@@ -208,12 +213,12 @@ def test_running_sums_refuse_what_does_not_belong() -> None:
     assert running.to_bytes() == before
 
 
-def test_512_largest_ciphertexts_do_not_overflow_the_accumulators() -> None:
-    parameters = CohortParameters.derive(n_max=512, value_bits=8, committee_size=3)
+@pytest.mark.parametrize("value_bits", [8, 11, 16])
+def test_512_largest_ciphertexts_do_not_overflow_the_accumulators(value_bits: int) -> None:
+    parameters = CohortParameters.derive(n_max=512, value_bits=value_bits, committee_size=3)
     running = RunningSum.new(parameters, 10)
     ones = b"\xff" * parameters.ciphertext_bytes(10)
-    for _ in range(512):
-        running.add(ones)
+    running.add(*[ones] * 512)
     modulus = 1 << parameters.modulus_bits
     np.testing.assert_array_equal(running.rows(0, 1), np.uint64(512 * (modulus - 1) % modulus))
 
