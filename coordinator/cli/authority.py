@@ -23,7 +23,7 @@ def ca() -> None:
     """The certificate authority: the root that devices trust, and the intermediate that issues."""
 
 
-@ca.command("show")
+@ca.command("show", short_help="Show the certificates and when they end.")
 @json_option
 @click.pass_context
 def show(context: click.Context, as_json: bool) -> None:
@@ -44,7 +44,7 @@ def show(context: click.Context, as_json: bool) -> None:
     emit({"certificates": records, "root_key_here": here}, as_json=as_json, text="\n".join(lines))
 
 
-@ca.command("export")
+@ca.command("export", short_help="Print the root certificate.")
 @click.argument("file", type=_FILE, required=False)
 @json_option
 @click.pass_context
@@ -58,7 +58,7 @@ def export(context: click.Context, file: Path | None, as_json: bool) -> None:
     emit({"root_certificate": pem.decode("ascii"), "file": file and str(file)}, as_json=as_json, text=text)
 
 
-@ca.command("offline")
+@ca.command("offline", short_help="Move the root's key to a file.")
 @click.argument("file", type=_FILE)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option
@@ -80,7 +80,7 @@ def offline(context: click.Context, file: Path, yes: bool, as_json: bool) -> Non
     emit({"file": str(file)}, as_json=as_json, text=f"the root's key is in {file} and nowhere else; put it away safely")
 
 
-@ca.command("renew-intermediate")
+@ca.command("renew-intermediate", short_help="Make a new intermediate.")
 @json_option
 @click.pass_context
 def renew_intermediate(context: click.Context, as_json: bool) -> None:
@@ -95,7 +95,7 @@ def renew_intermediate(context: click.Context, as_json: bool) -> None:
     emit(record, as_json=as_json, text=f"{record['name']} lasts until {record['expires']}; {_RESTART}")
 
 
-@ca.command("request")
+@ca.command("request", short_help="Ask for the next intermediate.")
 @click.argument("file", type=_FILE)
 @json_option
 @click.pass_context
@@ -111,7 +111,7 @@ def request(context: click.Context, file: Path, as_json: bool) -> None:
     emit({"file": str(file)}, as_json=as_json, text=text)
 
 
-@ca.command("sign-intermediate")
+@ca.command("sign-intermediate", short_help="Sign a request with the root's key.")
 @click.option("--root", type=_FILE, required=True, help="What `coordinator ca offline` wrote.")
 @click.argument("request_file", type=_FILE, metavar="REQUEST")
 @click.argument("certificate_file", type=_FILE, metavar="CERTIFICATE")
@@ -127,7 +127,7 @@ def sign_intermediate(root: Path, request_file: Path, certificate_file: Path, as
     emit({"file": str(certificate_file)}, as_json=as_json, text=text)
 
 
-@ca.command("install")
+@ca.command("install", short_help="Use a signed intermediate.")
 @click.argument("file", type=_FILE)
 @json_option
 @click.pass_context
@@ -143,7 +143,7 @@ def install(context: click.Context, file: Path, as_json: bool) -> None:
     emit(record, as_json=as_json, text=f"{record['name']} lasts until {record['expires']}; {_RESTART}")
 
 
-@ca.command("issue-server")
+@ca.command("issue-server", short_help="Make a new server certificate.")
 @json_option
 @click.pass_context
 def issue_server(context: click.Context, as_json: bool) -> None:
