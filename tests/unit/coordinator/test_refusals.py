@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +14,7 @@ from sqlalchemy import select
 
 from coordinator.deployment import Deployment
 from coordinator.rounds.plans import open_round
+from coordinator.rounds.seats import words
 from coordinator.rounds.transitions import counted
 from coordinator.storage.rows import Cohort, CohortState, RefusalRow, Task
 from nightshift.host.clock import now_unix_s
@@ -156,6 +160,30 @@ def test_a_member_answers_or_refuses_never_both(served: Deployment, members: lis
     with pytest.raises(StateConflictError, match="something else"):
         committee[3].refuse(refusal(served, committee[3], culprit.device_id, fault=ShareFault.DOES_NOT_OPEN))
     assert len(refusals(served)) == 1
+
+
+def test_of_an_answer_and_a_refusal_that_race_one_is_kept(served: Deployment, members: list[ScriptedDevice]) -> None:
+    *committee, culprit = members
+    for member in committee[2:5]:
+        (cohort_id,) = member.check_in(no_plan=True).duties
+        given, word = member.make_answer(cohort_id), refusal(served, member, culprit.device_id)
+        start = threading.Barrier(2)
+
+        def say(call: Callable[[], None], start: threading.Barrier = start) -> None:
+            start.wait()
+            call()
+
+        with ThreadPoolExecutor(2) as pool:
+            said = [
+                pool.submit(say, partial(member.send_answer, given)),
+                pool.submit(say, partial(member.refuse, word)),
+            ]
+        failed = [type(each.exception()) for each in said if each.exception() is not None]
+        assert failed == [StateConflictError]
+    with served.database.reading() as session:
+        kept = words(session, only_cohort(served).cohort_id)
+    assert sorted(kept) == [3, 4, 5]
+    assert len(refusals(served)) == list(kept.values()).count("refusal")
 
 
 def test_what_is_not_a_members_word_is_refused(served: Deployment, members: list[ScriptedDevice], join: Join) -> None:
