@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from coordinator.aggregation.opening import try_open
@@ -19,11 +19,12 @@ from coordinator.diagnostics import log, short
 from coordinator.rounds.conclusion import conclude
 from coordinator.rounds.plans import open_round
 from coordinator.rounds.rounds import running
+from coordinator.rounds.seats import words
 from coordinator.rounds.standing import judge
 from coordinator.rounds.states import FINAL, Event, next_state
 from coordinator.rounds.task_settings import TaskSettings
 from coordinator.rounds.transitions import freeze, unfinished, void
-from coordinator.storage.rows import AnswerRow, Cohort, CohortState, Task, TaskState
+from coordinator.storage.rows import Cohort, CohortState, Task, TaskState
 from nightshift.host.clock import now_unix_s
 from nightshift.host.failpoints import failpoint
 from nightshift.protocol.errors import DeclinedError, NightshiftError, StateConflictError
@@ -82,10 +83,12 @@ def _step(deployment: Deployment, cohort_id: bytes, now: int) -> None:
 def _reason(session: Session, cohort: Cohort, event: Event) -> str:
     if event is Event.STARVE:
         return f"{cohort.counted} contributions came before the last upload deadline, n_min is {cohort.n_min}"
-    answers = session.scalar(select(func.count()).select_from(AnswerRow).where(AnswerRow.cohort_id == cohort.cohort_id))
-    if answers and answers >= cohort.threshold:
+    said = list(words(session, cohort.cohort_id).values())
+    answers, refusals = said.count("answer"), said.count("refusal")
+    if answers >= cohort.threshold:
         return f"{answers} committee members answered, but no {cohort.threshold} of their answers fit together"
-    return f"{answers} committee members answered before the deadline, {cohort.threshold} are needed"
+    refused = f"; {refusals} could not use a contributor's share" if refusals else ""
+    return f"{answers} committee members answered before the deadline, {cohort.threshold} are needed{refused}"
 
 
 def _open_automatic_rounds(deployment: Deployment, now: int) -> None:

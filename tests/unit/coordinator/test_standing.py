@@ -141,6 +141,9 @@ def test_one_members_word_makes_a_suspect_that_is_offered_plans(night: Night, cl
     clock(2000)
     advance(night.served)
     assert night.cohort().state is CohortState.VOID
+    assert night.cohort().reason.endswith(
+        "0 committee members answered before the deadline, 5 are needed; 1 could not use a contributor's share"
+    )
     assert night.suspicion().groups == (frozenset({culprit.device_id}),)
     night.lay_to_rest(culprit, *others[:2])
     night.open()
