@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_client.configuration import TrainingLimits
 from edge_client.store.records import Source
 from nightshift.host.failpoints import failpoint
-from nightshift.protocol.errors import DeclinedError
+from nightshift.protocol.errors import DeclinedError, ResourceError
 
 if TYPE_CHECKING:
     from edge_client.data.sources import DataSource
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from nightshift.protocol.adapters.layout import AdapterLayout, Side, Tensors
 
 HELD_OUT_FRACTION = 0.1
-MEMORY_RETRIES = 2
 
 OnStep = Callable[[int, int, float], None]
 """Told (steps done, steps in all, loss of the last one)."""
@@ -102,7 +101,7 @@ def as_data_source(source: Source) -> DataSource:
 
 
 def train(job: Job, limits: TrainingLimits, *, on_step: OnStep = tell_nobody) -> ChildResult:
-    """Train to the end; with less memory per step, twice at most, where memory is short.
+    """Train to the end; where memory is short, in ever smaller steps (`edge_client.training.fallback`).
 
     Raises:
         DeclinedError: nothing fit to be used came out; says why.
@@ -115,15 +114,16 @@ def train(job: Job, limits: TrainingLimits, *, on_step: OnStep = tell_nobody) ->
         NoExamplesError,
         NothingLearntError,
     )
+    from edge_client.training.fallback import describe, smaller
 
-    request = _request(job, limits)
-    for attempt in range(MEMORY_RETRIES + 1):
+    request: ChildRequest | None = _request(job, limits)
+    while request is not None:
         try:
             result = _run(request, job.directory, on_step)
-        except ChildOutOfMemoryError:
-            if attempt == MEMORY_RETRIES:
-                raise
-            request = _smaller(request)
+        except ChildOutOfMemoryError as error:
+            least, request = request, smaller(request)
+            if request is None:
+                raise ResourceError(f"{error}; and that with {describe(least)}, the least there is") from error
         except (DivergedError, NothingLearntError, NoExamplesError) as error:
             raise DeclinedError(f"training brought nothing that can be used: {error}") from error
         else:
@@ -158,12 +158,6 @@ def _request(job: Job, limits: TrainingLimits) -> ChildRequest:
         jemalloc=limits.jemalloc,
         trim_malloc=limits.trim_malloc,
     )
-
-
-def _smaller(request: ChildRequest) -> ChildRequest:
-    """The same work in smaller steps: recomputed activations, a quarter of the micro-batch."""
-    settings = replace(request.settings, micro_batch_size=max(1, request.settings.micro_batch_size // 4))
-    return replace(request, settings=settings, runtime=replace(request.runtime, recompute=True))
 
 
 def check_complete(result: ChildResult, steps: int) -> ChildResult:
