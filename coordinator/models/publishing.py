@@ -11,8 +11,9 @@ from coordinator.models.catalogue import store_package
 from nightshift.host.files import require_free_space
 from nightshift.packages.hub import HubReference
 from nightshift.packages.hub_import import import_from_hub
+from nightshift.packages.huggingface_config import FAMILY_OF, model_type
 from nightshift.packages.importing import Say, Wishes, import_path, room_needed
-from nightshift.packages.package import MANIFEST_NAME
+from nightshift.packages.package import MANIFEST_NAME, ModelPackage
 from nightshift.protocol.errors import UsageError
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def publish(
         package = Path(folder) / "package"
         if isinstance(source, Path):
             require_free_space(directory, room_needed(_size_bytes(source)))
-            import_path(source, package, wishes, say=say)
+            _make(source, package, wishes, say=say)
         else:
             import_from_hub(
                 source,
@@ -65,8 +66,18 @@ def publish(
                 say=say,
                 progress=progress,
                 require_room=lambda size_bytes: require_free_space(directory, size_bytes),
+                make=_make,
             )
         return store_package(deployment.objects, package)
+
+
+def _make(source: Path, destination: Path, wishes: Wishes, *, say: Say) -> ModelPackage:
+    """Like `import_path`; an architecture that it does not know is exported for inference only."""
+    if source.is_dir() and model_type(source) not in FAMILY_OF:
+        from coordinator.models.exported import export_folder
+
+        return export_folder(source, destination, wishes, say=say)
+    return import_path(source, destination, wishes, say=say)
 
 
 def _size_bytes(source: Path) -> int:

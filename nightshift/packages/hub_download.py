@@ -19,7 +19,7 @@ from nightshift.host.failpoints import failpoint
 from nightshift.host.files import make_private_directory, require_free_space
 from nightshift.packages.hub import HubFile, HubListing
 from nightshift.packages.hub_client import explained, load_client
-from nightshift.protocol.errors import HashMismatchError, MalformedError
+from nightshift.protocol.errors import HashMismatchError, MalformedError, UnreachableError
 
 _READ_BYTES = 1 << 20
 
@@ -74,21 +74,22 @@ def _fetch_one(listing: HubListing, file: HubFile, directory: Path, rising: _Ris
     path = _partial(directory, file)
     if _size(path) > file.size_bytes:
         path.unlink()
-    try:
-        with explained(listing.repository, file.name), _Counted(path, file, rising) as part:
-            rising(part.tell())
-            if part.tell() < file.size_bytes:
-                http_get(
-                    url,
-                    part,
-                    resume_size=part.tell(),
-                    headers=headers,
-                    expected_size=file.size_bytes,
-                )
-            os.fsync(part.fileno())
-    except MalformedError:
-        path.unlink(missing_ok=True)
-        raise
+    before = -1
+    while _size(path) > before:  # a line that dies is called again for as long as it brings something
+        before = _size(path)
+        try:
+            with explained(listing.repository, file.name), _Counted(path, file, rising) as part:
+                rising(part.tell())
+                if part.tell() < file.size_bytes:
+                    http_get(url, part, resume_size=part.tell(), headers=headers, expected_size=file.size_bytes)
+                os.fsync(part.fileno())
+                break
+        except MalformedError:
+            path.unlink(missing_ok=True)
+            raise
+        except UnreachableError:
+            if _size(path) <= before:
+                raise
     if not _is_right(path, file):
         path.unlink()
         raise HashMismatchError(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from nightshift.packages.hub import HubListing, HubReference, choose_gguf, list_files
 from nightshift.packages.hub_download import Progress, fetch
-from nightshift.packages.importing import AUTOMATIC, Say, Wishes, import_path, room_needed
+from nightshift.packages.importing import AUTOMATIC, Make, Say, Wishes, import_path, room_needed
 from nightshift.packages.package import ModelPackage
 from nightshift.packages.terms import licence_named
 from nightshift.protocol.errors import IncompatibleError
@@ -35,6 +35,7 @@ def import_from_hub(
     say: Say,
     progress: Progress = lambda _done, _total: None,
     require_room: Callable[[int], None] = lambda _size_bytes: None,
+    make: Make = import_path,
 ) -> ModelPackage:
     """Fetch a model and make a package of it.
 
@@ -46,6 +47,7 @@ def import_from_hub(
         say: told in a few words what is being done.
         progress: told how far the download is.
         require_room: told before the download how many bytes it and the package take; raises to decline.
+        make: makes the package of what was fetched.
 
     Raises:
         NotFoundError, UsageError, OverloadedError, UnreachableError: the hub does not give it; see `hub`.
@@ -63,7 +65,7 @@ def import_from_hub(
     origin = HubSource(listing.repository, listing.revision, chosen.name if chosen is not None else "")
     licence = wishes.licence or (licence_named(listing.licence) if listing.licence else None)
     source = folder / chosen.name if chosen is not None else folder
-    package = import_path(source, destination, replace(wishes, origin=origin, licence=licence, consume=True), say=say)
+    package = make(source, destination, replace(wishes, origin=origin, licence=licence, consume=True), say=say)
     shutil.rmtree(folder, ignore_errors=True)
     return package
 

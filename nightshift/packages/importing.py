@@ -10,7 +10,7 @@ import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from nightshift.packages.gguf_file import GgufFile
 from nightshift.packages.llama_package import build_llama_package
@@ -49,6 +49,13 @@ class Wishes:
     origin: HubSource | None = None
     consume: bool = False
     source_sha256: str | None = None
+
+
+class Make(Protocol):
+    """Makes a package of what lies at a path, as `import_path` does."""
+
+    def __call__(self, source: Path, destination: Path, wishes: Wishes, *, say: Say) -> ModelPackage:
+        """Make it."""
 
 
 def import_gguf(source: Path, destination: Path, wishes: Wishes, *, say: Say) -> ModelPackage:

@@ -46,7 +46,7 @@ LLAMA_3 = {
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("Llama", {}),
     "llama, tied as SmolLM": ("Llama", {"tie_word_embeddings": True}),
-    "llama 3": ("Llama", {"rope_parameters": LLAMA_3, "max_position_embeddings": 256}),
+    "llama 3": ("Llama", {"rope_scaling": LLAMA_3, "max_position_embeddings": 256}),
     "mistral": ("Mistral", {"sliding_window": 64, "head_dim": 16}),
     "qwen2": ("Qwen2", {}),
     "qwen3": ("Qwen3", {"head_dim": 32}),

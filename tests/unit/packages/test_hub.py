@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import huggingface_hub.constants
+import huggingface_hub.file_download
 import pytest
 
 from nightshift.host import files
@@ -37,7 +38,8 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelHub]:
         # The library reads its variables when it is imported, which an earlier test may have done.
         monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", served.address)
         template = served.address + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        for module in (huggingface_hub.constants, huggingface_hub.file_download):
+            monkeypatch.setattr(module, "HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)
         yield served
 
 
