@@ -120,7 +120,10 @@ def _cleared(session: Session) -> dict[bytes, int]:
 
 
 def _outcome(session: Session, cohort: Cohort, cleared: dict[bytes, int]) -> Outcome:
-    """One cohort, without the devices that the operator has cleared since."""
+    """One cohort, without the devices that the operator has cleared since.
+
+    A sum that was absent with such a device in it accuses nobody any more: else clearing one would blame the others.
+    """
     since = cohort.ended_unix_s or 0
     forgiven = {device for device, moment in cleared.items() if moment >= since}
     seats = {
@@ -132,11 +135,13 @@ def _outcome(session: Session, cohort: Cohort, cleared: dict[bytes, int]) -> Out
     for row in session.scalars(select(RefusalRow).where(RefusalRow.cohort_id == cohort.cohort_id)):
         if row.contributor not in forgiven and seats[row.member_index] not in forgiven:
             refusals[seats[row.member_index]] |= {DeviceId(row.contributor)}
+    contributors = frozenset(DeviceId(row.device_id) for row in counted(session, cohort))
+    ending = _ending(cohort, answers=len(answered), refusals=bool(refusals))
+    if ending in (Ending.ABSENT, Ending.OUT_OF_RANGE) and contributors & forgiven:
+        ending = Ending.OTHER
     return Outcome(
-        ending=_ending(cohort, answers=len(answered), refusals=bool(refusals)),
-        contributors=frozenset(
-            DeviceId(row.device_id) for row in counted(session, cohort) if row.device_id not in forgiven
-        ),
+        ending=ending,
+        contributors=contributors - forgiven,
         answered=frozenset(seats[index] for index in answered),
         refusals=dict(refusals),
         corrupt=document_of(cohort).parameters.corrupt,

@@ -161,6 +161,16 @@ def test_answers_that_do_not_fit_make_all_contributors_suspects(night: Night, cl
     assert (shown.verdict, shown.with_) == ("suspect", 2)
 
 
+def test_to_clear_one_suspect_blames_no_others(night: Night, clock: Clock) -> None:
+    for number, member in enumerate(night.devices):
+        night.answer(member, wrongly=number < 2)
+    clock(2000)
+    advance(night.served)
+    with night.served.database.transaction() as session:
+        standing.clear(session.get_one(Device, night.devices[0].device_id), now_unix_s())
+    assert night.suspicion().groups == ()
+
+
 def test_silence_makes_no_suspects(night: Night, clock: Clock) -> None:
     night.answer(night.devices[0])
     clock(2000)
