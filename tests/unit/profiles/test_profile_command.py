@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -77,3 +78,15 @@ def test_a_machine_that_fits_no_profile_is_incompatible() -> None:
     assert told.returncode == 15
     assert "architecture is armv7l" in told.stderr
     assert "32-bit Arm is not supported" in told.stderr
+
+
+def test_the_settings_say_which_of_them_a_profile_advised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "config.toml").write_text('[device]\nprofile = "raspberry-pi-4"\n[inference]\nthreads = 1\n')
+    monkeypatch.setenv("EDGE_CLIENT_TRAINING_RECOMPUTE", "true")
+    done = edge_client("--home", str(tmp_path), "config", "show", "--origin", "--json")
+    assert done.returncode == 0, done.stderr
+    shown = json.loads(done.stdout)
+    assert shown["inference.quantisation"] == {"value": "q4_0", "origin": "device profile raspberry-pi-4"}
+    assert shown["inference.threads"] == {"value": 1, "origin": str(tmp_path / "config.toml")}
+    assert shown["training.recompute"] == {"value": True, "origin": "environment EDGE_CLIENT_TRAINING_RECOMPUTE"}
+    assert shown["training.personal_steps"]["origin"] == "default"
