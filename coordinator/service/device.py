@@ -27,7 +27,6 @@ from nightshift.host.clock import now_unix_s
 from nightshift.host.failpoints import failpoint
 from nightshift.host.rpc import CHUNK_BYTES
 from nightshift.protocol.errors import ClonedIdentityError, MalformedError
-from nightshift.protocol.identity import DeviceId
 from nightshift.protocol.secagg.member import Answer
 from nightshift.v1 import device_pb2, device_pb2_grpc
 
@@ -46,20 +45,31 @@ class DeviceServicer(device_pb2_grpc.DeviceServiceServicer):
         identity = caller(context)
         deployment = self._deployment
         now = now_unix_s()
-        self._require_only_one(identity, request, now)
         with deployment.database.transaction() as session:
             device = require_enrolled(session, identity)
             version = negotiate(request.protocol_version_min, request.protocol_version_max)
-            device.last_seen_unix_s = now
-            device.client_version = printable(request.client_version, MAX_NAME_CHARACTERS)
-            prekeys.receive(
-                session,
+            known = clones.recognise(
                 device,
+                presented=request.last_nonce,
+                proposed=request.next_nonce,
                 epoch=request.epoch,
-                published=request.prekeys,
-                limit=deployment.configuration.limits.prekeys_per_device,
                 now_unix_s=now,
             )
+            if known:
+                device.last_seen_unix_s = now
+                device.client_version = printable(request.client_version, MAX_NAME_CHARACTERS)
+                prekeys.receive(
+                    session,
+                    device,
+                    epoch=request.epoch,
+                    published=request.prekeys,
+                    limit=deployment.configuration.limits.prekeys_per_device,
+                    now_unix_s=now,
+                )
+        if not known:
+            # Only now: that the device is held must stay when its check-in is refused.
+            log.warning("identity in use twice; held", device=short(identity))
+            raise ClonedIdentityError(CLONED)
         failpoint("coordinator.check-in.durable")
         advance(deployment)
         return self._greeting(device, request, version)
@@ -229,21 +239,6 @@ class DeviceServicer(device_pb2_grpc.DeviceServiceServicer):
             size_bytes = 0  # only the first message states it
         if size_bytes:
             yield device_pb2.FetchArtefactResponse(size_bytes=size_bytes)
-
-    def _require_only_one(self, identity: DeviceId, request: device_pb2.CheckInRequest, now_unix_s: int) -> None:
-        # A transaction of its own: that a device is held must stay when its check-in is refused.
-        with self._deployment.database.transaction() as session:
-            known = clones.recognise(
-                require_enrolled(session, identity),
-                presented=request.last_nonce,
-                proposed=request.next_nonce,
-                epoch=request.epoch,
-                now_unix_s=now_unix_s,
-            )
-        failpoint("coordinator.check-in.recognised")
-        if not known:
-            log.warning("identity in use twice; held", device=short(identity))
-            raise ClonedIdentityError(CLONED)
 
     def _device(self, context: grpc.ServicerContext) -> Device:
         with self._deployment.database.reading() as session:

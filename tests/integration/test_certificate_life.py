@@ -247,7 +247,7 @@ def test_a_coordinator_that_died_after_the_nonce_takes_the_same_check_in_again(w
     world.set_clock(0)
     device = world.join()
     world.coordinator.stop()
-    world.coordinator.serve({"NIGHTSHIFT_FAILPOINT": certificate_failpoints.RECOGNISED})
+    world.coordinator.serve({"NIGHTSHIFT_FAILPOINT": "coordinator.check-in.durable"})
     run(device, expect=13)
     world.coordinator.kill()
     world.coordinator.serve()

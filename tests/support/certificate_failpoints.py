@@ -10,7 +10,6 @@ COMING_BACK = ("device.late-renewal.answered", "device.late-renewal.saved")
 LEAVING = ("device.leave.forgotten", "device.leave.parted")
 DEVICE = {*RENEWING, *COMING_BACK, *LEAVING}
 
-RECOGNISED = "coordinator.check-in.recognised"
 RENEWED = "coordinator.renewal.committed"
 RENEWED_LATE = "coordinator.late-renewal.committed"
-COORDINATOR = {RECOGNISED, RENEWED, RENEWED_LATE}
+COORDINATOR = {RENEWED, RENEWED_LATE}

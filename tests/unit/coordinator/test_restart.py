@@ -203,7 +203,7 @@ def test_killed_after_a_check_in_the_prekeys_are_there(night: Night) -> None:
 
 def test_killed_after_a_nonce_was_taken_the_same_check_in_is_taken_again(night: Night) -> None:
     device = night.devices[0]
-    serve = night.start("coordinator.check-in.recognised")
+    serve = night.start("coordinator.check-in.durable")
     device.join()
     until_killed(serve, device.check_in)
     serve = night.start()
