@@ -69,7 +69,9 @@ def choose_package(call: Call, adapter: LoadedAdapter | None, model: str | None)
             ) from error
     found = cache.ids()
     if not found:
-        raise NotFoundError("there is no model on this device; run: edge-client model pull")
+        raise NotFoundError(
+            "there is no model on this device; run: edge-client model pull, or: edge-client model import PATH"
+        )
     if len(found) > 1:
         raise UsageError("several models are on this device; choose one with --model ID (edge-client model list)")
     return cache.open(found[0], verify=False)
