@@ -17,8 +17,8 @@ from coordinator.aggregation.opening import opened_sum
 from coordinator.deployment import Deployment
 from coordinator.diagnostics import log
 from coordinator.releases.publication import StoredAdapter, load_adapter, publish, store_adapter
-from coordinator.rounds.rounds import cohorts_of
-from coordinator.rounds.states import FINAL, RoundEvent, next_round_state
+from coordinator.rounds.rounds import cohorts_of, goes_on
+from coordinator.rounds.states import RoundEvent, next_round_state
 from coordinator.storage.rows import Cohort, CohortState, ReleaseRow, Round, RoundState, Task
 from nightshift.host.failpoints import failpoint
 from nightshift.protocol.adapters.errors import FormatError
@@ -29,15 +29,21 @@ def conclude(deployment: Deployment, task: str, number: int, now_unix_s: int) ->
     with deployment.locks.holding("conclude", f"{task}/{number}".encode()):
         with deployment.database.reading() as session:
             found = session.get_one(Round, (task, number))
+            if found.state is not RoundState.RUNNING or goes_on(session, found):
+                return False
             cohorts = cohorts_of(session, found)
             parent = session.get_one(ReleaseRow, found.parent_release)
-        if found.state is not RoundState.RUNNING or any(cohort.state not in FINAL for cohort in cohorts):
-            return False
-        opened = [cohort for cohort in cohorts if cohort.state is CohortState.OPENED]
+            opened = [cohort for cohort in cohorts if cohort.state is CohortState.OPENED]
+            documents = [document_of(cohort) for cohort in opened]
         if not opened:
             _end(deployment, found, RoundEvent.FAIL, _why_void(cohorts), now_unix_s)
             return True
-        learned = fedavg.combined([_sum_of(deployment, cohort) for cohort in opened])
+        learned = fedavg.combined(
+            [
+                CohortSum(document.layout, document.side, opened_sum(deployment.objects, cohort))
+                for cohort, document in zip(opened, documents, strict=True)
+            ]
+        )
         try:
             adapter = _candidate(deployment, parent, learned)
         except FormatError as error:
@@ -47,11 +53,6 @@ def conclude(deployment: Deployment, task: str, number: int, now_unix_s: int) ->
         _publish(deployment, found, opened, adapter=adapter, learned=learned, now_unix_s=now_unix_s)
         failpoint("coordinator.release.committed")
         return True
-
-
-def _sum_of(deployment: Deployment, cohort: Cohort) -> CohortSum:
-    document = document_of(cohort)
-    return CohortSum(document.layout, document.side, opened_sum(deployment.objects, cohort))
 
 
 def _candidate(deployment: Deployment, parent: ReleaseRow, learned: CohortSum) -> StoredAdapter:

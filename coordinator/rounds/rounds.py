@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, and_, exists, select
+from sqlalchemy.orm import Session, defer
 
 from coordinator.rounds import assignment
+from coordinator.rounds.states import FINAL
 from coordinator.storage.rows import AssignmentRow, Cohort, Round, RoundState
 from nightshift.protocol.errors import NotFoundError
 from nightshift.protocol.identity import DeviceId
 
 
 def cohorts_of(session: Session, found: Round) -> Sequence[Cohort]:
-    """A round's cohorts, in the order in which they were opened."""
-    rows = select(Cohort).where(Cohort.task == found.task, Cohort.round_number == found.number)
+    """A round's cohorts, in the order in which they were opened; their plans, which are large, unread."""
+    rows = select(Cohort).where(_in(found)).options(defer(Cohort.plan))
     return session.scalars(rows.order_by(Cohort.plan_position)).all()
+
+
+def goes_on(session: Session, found: Round) -> bool:
+    """Whether a cohort of the round has not ended."""
+    return bool(session.scalar(select(exists().where(_in(found), Cohort.state.not_in(FINAL)))))
 
 
 def running(session: Session) -> Sequence[Round]:
@@ -57,10 +63,14 @@ def place_of(session: Session, found: Round, device_id: DeviceId) -> Cohort:
     row = session.get(AssignmentRow, (found.task, found.number, device_id))
     if row is not None:
         return session.get_one(Cohort, row.cohort_id)
-    cohorts = cohorts_of(session, found)
-    return cohorts[assignment.latecomer(device_id, cohorts=len(cohorts), seed=found.seed)]
+    ids = session.scalars(select(Cohort.cohort_id).where(_in(found)).order_by(Cohort.plan_position)).all()
+    return session.get_one(Cohort, ids[assignment.latecomer(device_id, cohorts=len(ids), seed=found.seed)])
 
 
 def round_of(session: Session, cohort: Cohort) -> Round:
     """The round that a cohort is part of."""
     return session.get_one(Round, (cohort.task, cohort.round_number))
+
+
+def _in(found: Round) -> ColumnElement[bool]:
+    return and_(Cohort.task == found.task, Cohort.round_number == found.number)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sqlalchemy import delete, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 
 from coordinator.deployment import Deployment
 from coordinator.rounds.states import FINAL, Event, next_state
@@ -80,8 +80,8 @@ def contributor(row: Contribution) -> Contributor:
 
 
 def unfinished(session: Session) -> Sequence[Cohort]:
-    """Cohorts that have not ended, those with the next deadline first."""
-    rows = select(Cohort).where(Cohort.state.not_in(FINAL))
+    """Cohorts that have not ended, those with the next deadline first; their plans, which are large, unread."""
+    rows = select(Cohort).where(Cohort.state.not_in(FINAL)).options(defer(Cohort.plan))
     return session.scalars(rows.order_by(Cohort.upload_deadline_unix_s, Cohort.cohort_id)).all()
 
 
