@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from coordinator.home import Home
 from nightshift.host.configuration import load
+from nightshift.protocol.addresses import is_address
 from nightshift.protocol.errors import UsageError
 
 DATA_VARIABLE = "NIGHTSHIFT_COORDINATOR_DATA"
@@ -19,13 +20,32 @@ class _Section(BaseModel):
 
 
 class Listen(_Section):
-    """Where the service listens, and by which names devices call it."""
+    """Where the service listens, and by which names devices call it.
+
+    Attributes:
+        addresses: in the server's certificate; devices call the first one.
+        host: to listen on.
+        port: for enrolled devices.
+        join_port: for devices without a valid certificate.
+        public_device_address: host:port that devices call instead, behind a load balancer or a port forwarding.
+        public_join_address: the same for devices that join.
+        threads: for calls of enrolled devices.
+    """
 
     addresses: list[str] = Field(default=["localhost"], min_length=1)
     host: str = "0.0.0.0"  # noqa: S104 - a service for other machines; an operator narrows it here
     port: int = Field(default=7443, ge=1, le=65535)
     join_port: int = Field(default=7444, ge=1, le=65535)
+    public_device_address: str = ""
+    public_join_address: str = ""
     threads: int = Field(default=16, ge=4, le=256)
+
+    @field_validator("public_device_address", "public_join_address")
+    @classmethod
+    def _host_and_port(cls, value: str) -> str:
+        if value and not is_address(value):
+            raise ValueError(f"{value!r} is not host:port")
+        return value
 
 
 class Storage(_Section):
@@ -78,11 +98,11 @@ class Configuration(_Section):
 
     def device_address(self) -> str:
         """host:port that an enrolled device calls."""
-        return join_host_port(self.listen.addresses[0], self.listen.port)
+        return self.listen.public_device_address or join_host_port(self.listen.addresses[0], self.listen.port)
 
     def join_address(self) -> str:
         """host:port that a device without a certificate calls."""
-        return join_host_port(self.listen.addresses[0], self.listen.join_port)
+        return self.listen.public_join_address or join_host_port(self.listen.addresses[0], self.listen.join_port)
 
 
 def join_host_port(host: str, port: int) -> str:

@@ -10,6 +10,7 @@ every line of every device's private text.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -167,10 +168,16 @@ def night(snapshots: Snapshots, tmp_path: Path) -> Iterator[Night]:
     """Everybody joined through the recorder, with the phrase in every line of text; round 1 is open."""
     fleet, word = found(tmp_path / "fleet", snapshots.package(), devices=3, n_min=3)
     coordinator = fleet.coordinator
-    with fleet.serving(), Recorder(coordinator.directory, fleet.directory, coordinator.ports).recording() as recorder:
+    with ExitStack() as stack:
+        recording = Recorder(coordinator.directory, fleet.directory, coordinator.ports).recording()
+        recorder = stack.enter_context(recording)
+        device_address, join_address = (f"127.0.0.1:{port}" for port in recorder.ports)
+        # Else the devices would follow the coordinator to where it is, past the recorder.
+        public = {"DEVICE": device_address, "JOIN": join_address}
+        named = {f"NIGHTSHIFT_COORDINATOR_LISTEN_PUBLIC_{kind}_ADDRESS": there for kind, there in public.items()}
+        stack.enter_context(fleet.serving(**named))
         token = JoinToken.decode(word)
-        port, join_port = recorder.ports
-        detour = JoinToken(token.root_der, f"127.0.0.1:{join_port}", f"127.0.0.1:{port}", token.secret)
+        detour = JoinToken(token.root_der, join_address, device_address, token.secret)
         for number in (1, 2, 3):
             device = Device(fleet.directory / f"device{number}", coordinator.environment)
             join(device, detour.encode(), first=ROWS_PER_DEVICE * number, marked=PHRASE)
