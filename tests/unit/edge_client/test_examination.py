@@ -205,10 +205,19 @@ def test_after_a_logged_void_the_device_waits_for_the_last_key_and_then_takes_pa
 ) -> None:
     first, second, parent = two_plans
     journal(session, first, parent, state=State.VOID, latest_prekey_expiry_unix_s=NOW_UNIX_S + 600)
-    with pytest.raises(DeclinedError, match="again only after") as caught:
+    with pytest.raises(DeclinedError, match="again only when nobody can open it") as caught:
         offered(session, second, parent)
     assert caught.value.exit_code == 4
     set_clock(tmp_path, NOW_UNIX_S + 660)
+    assert offered(session, second, parent) is not None
+
+
+def test_after_a_void_that_was_laid_to_rest_it_takes_part_at_once(
+    session: Session, two_plans: tuple[Cohort, Cohort, Publication]
+) -> None:
+    first, second, parent = two_plans
+    journal(session, first, parent, state=State.VOID, latest_prekey_expiry_unix_s=NOW_UNIX_S + 600)
+    session.store.contributions.lay_to_rest(first.message.cohort_id, NOW_UNIX_S)
     assert offered(session, second, parent) is not None
 
 
