@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edge_client.data.examples import Message
 from edge_client.data.templates import Template
 from edge_client.data.tokenizer import Tokenizer
-from edge_client.data.tokens import TokenExample, encode_prompt
+from edge_client.data.tokens import TokenExample, encode_messages
 from edge_client.engines.engine import Engine
 
 
@@ -61,7 +61,7 @@ def likeliest(
         tokenizer: the model's tokenizer.
         template: the model's template.
     """
-    encoded = [encode_prompt(template.prompt([Message("user", prompt)]), tokenizer) for prompt in prompts]
+    encoded = [encode_messages([Message("user", prompt)], tokenizer, template) for prompt in prompts]
     answers = [[*tokenizer.encode(candidate), *tokenizer.suffix] for candidate in candidates]
     best: NDArray[np.int64] = np.argmax(engine.score(encoded, answers), axis=1)
     return best
