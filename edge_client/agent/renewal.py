@@ -23,12 +23,14 @@ from nightshift.protocol.errors import DeclinedError, UnreachableError, Verifica
 if TYPE_CHECKING:
     from nightshift.protocol.certificates import DeviceCertificate
 
+CLOCK_TOLERANCE_S = 24 * 3600
+
 
 def usable_membership(session: Session) -> Membership:
     """The membership with a certificate that is valid now; an expired one is renewed late, also in a dry run.
 
     Raises:
-        DeclinedError: the clock shows a time before the certificate begins.
+        DeclinedError: the clock shows a time before the certificate begins, or far from the coordinator's.
         RevokedError: the coordinator renews it no more; says what to do.
         UnreachableError: nobody answers.
         VerificationError: what came back is not a certificate of this coordinator for this key.
@@ -51,7 +53,9 @@ def usable_membership(session: Session) -> Membership:
 
 def renewal_is_due(session: Session) -> bool:
     """Whether a pass should ask for the next certificate, or has one that it never used."""
-    present = _verified(session.identity, session.membership, session.membership.certificate)
+    from nightshift.protocol.certificates import read_device_certificate
+
+    present = read_device_certificate(session.membership.certificate)
     return bool(session.membership.next_certificate) or session.now_unix_s >= present.renewal_due_unix_s
 
 
@@ -109,6 +113,7 @@ def _renew_late(session: Session) -> Membership:
             end = prove(
                 challenge, identity.device_id, identity.certificate_request(), sign=identity.sign, trust=session.trust
             )
+            _require_clock(session.now_unix_s, challenge.time_unix_s)
             response = join_call(lambda: stub.EndRenewal(end, timeout=CALL_DEADLINE_S), address)
     except UnreachableError as error:
         raise UnreachableError(f"this device's certificate has expired and must be renewed first: {error}") from error
@@ -119,6 +124,15 @@ def _renew_late(session: Session) -> Membership:
     failpoint("device.late-renewal.saved")
     session.notes.append("this device's certificate had expired and has been renewed")
     return renewed
+
+
+def _require_clock(own_unix_s: int, coordinators_unix_s: int) -> None:
+    """Tell a certificate that has expired from a clock that is ahead; the coordinator's time is signed."""
+    if abs(own_unix_s - coordinators_unix_s) > CLOCK_TOLERANCE_S:
+        raise DeclinedError(
+            f"not now: this device's clock says {ledger.readable_time(own_unix_s)}, its coordinator's "
+            f"{ledger.readable_time(coordinators_unix_s)}; set the clock, or wait until it is in step"
+        )
 
 
 def _verified(identity: Identity, membership: Membership, certificate: bytes) -> DeviceCertificate:

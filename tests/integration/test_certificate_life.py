@@ -22,7 +22,7 @@ from tests.support import certificate_failpoints
 pytestmark = pytest.mark.slow
 
 SIGKILLED = -9
-PARTIAL, NOT_JOINED, REVOKED = 3, 10, 12
+PARTIAL, NOT_NOW, NOT_JOINED, REVOKED = 3, 4, 10, 12
 
 
 @dataclass
@@ -169,6 +169,18 @@ def test_a_coordinator_that_dies_while_a_device_comes_back_gives_the_same_certif
     world.coordinator.serve()
     assert run(device)["notes"] == ["this device's certificate had expired and has been renewed"]
     assert world.device()["certificate_expires"] == expires
+
+
+def test_a_clock_that_is_ahead_is_told_from_a_certificate_that_expired(world: World) -> None:
+    world.set_clock(0)
+    device = world.join()
+    before = certificate(device)
+    ahead = world.directory / "clock-of-the-device"
+    ahead.write_text(str(60 * 86_400), "ascii")
+    (found,) = run(device, expect=NOT_NOW, **{clock.ENVIRONMENT_VARIABLE: str(ahead)})["problems"]
+    assert "set the clock" in found["message"]
+    assert certificate(device) == before
+    assert run(device)["problems"] == []
 
 
 def test_past_the_grace_period_only_a_new_token_helps(world: World) -> None:
