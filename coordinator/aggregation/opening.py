@@ -95,12 +95,12 @@ def _finish(deployment: Deployment, cohort_id: bytes, vector: OpenedVector, open
                 session,
                 "cohort opened against members",
                 cohort_id.hex(),
-                answered_wrongly=vector.members_outside,
+                do_not_fit=vector.members_outside,
                 disputed=vector.members_disputed,
             )
     log.info("cohort opened", cohort=short(cohort_id), contributors=opened.contributors)
     if vector.members_outside:
-        log.warning("members answered wrongly", cohort=short(cohort_id), members=list(vector.members_outside))
+        log.warning("members' answers do not fit", cohort=short(cohort_id), members=list(vector.members_outside))
     if vector.members_disputed:
         log.warning("members disagree", cohort=short(cohort_id), members=list(vector.members_disputed))
 

@@ -52,7 +52,7 @@ def _remarks(cohort: dict[str, Any]) -> str:
     if cohort["reason"]:
         lines.append(f"cohort {cohort['cohort']} is void: {cohort['reason']}")
     for key, meaning in (
-        ("members_outside", "answered wrongly: so many others agree that it is proved"),
+        ("members_outside", "gave answers that do not fit the others': they lied, or a contributor misled them"),
         ("members_disputed", "do not agree with the opened sum; that proves nothing against them"),
     ):
         if cohort[key]:

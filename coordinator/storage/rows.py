@@ -272,7 +272,7 @@ class Cohort(Base):
     void_position: Mapped[int | None] = mapped_column(ForeignKey("log_entries.position"), default=None)
     erased: Mapped[bool] = mapped_column(default=False)  # its objects are gone; only after it ended
     metrics: Mapped[str] = mapped_column(default="{}")  # means over the cohort, as JSON
-    members_outside: Mapped[str] = mapped_column(default="[]")  # indexes of members that provably answered wrongly
+    members_outside: Mapped[str] = mapped_column(default="[]")  # members whose answers provably do not fit
     members_disputed: Mapped[str] = mapped_column(default="[]")  # that disagree with the sum where it proves nothing
 
 

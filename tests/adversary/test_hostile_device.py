@@ -398,6 +398,7 @@ def test_one_share_that_does_not_fit_the_others(night: Night) -> None:
     night.require_no_sum()
     night.answer(members[5])
     night.require_exact_sum(prepared)
+    assert night.cohort().members_outside == "[3]", "five of six agree: its answer certainly does not fit"
     with night.deployment.database.reading() as session:
         assert find_device(session, members[2].device_id.hex()).state is DeviceState.ENROLLED
 

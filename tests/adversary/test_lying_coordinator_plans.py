@@ -852,3 +852,16 @@ def test_a_share_that_the_coordinator_made_itself(world: World, frozen: FrozenSe
     logged = world.append(SET, subject=cohort.message.cohort_id, digest=digest)
     forged = FrozenSet(cohort, contributions, digest, logged)
     refused(ShareRefusedError, "its signature was not made by", answer_to(forged, forged.entries(index)))
+
+
+def test_contributors_that_were_certified_and_never_logged_are_a_limit(world: World, honest: Cohort) -> None:
+    """What it does not stop: a coordinator that is its own authority, and enrols two devices without a word.
+
+    Their certificates are as good as any, and nobody asks for the log's proof of them. So a contributor among
+    them is hidden by nobody (docs/threat-model.md). Whoever closes this turns the answer below into a refusal.
+    """
+    sybils = [make_device(world.authority) for _ in range(2)]
+    world.devices.extend(sybils)
+    alone, *_ = world.devices
+    frozen = honest.freeze({device.device_id: honest.contribute(device) for device in (alone, *sybils)})
+    answer_to(frozen, frozen.entries(1))()

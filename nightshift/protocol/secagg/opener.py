@@ -46,8 +46,9 @@ class OpenedVector:
         values: uint64[D], sums of the encoded values.
         members_used: indexes of the members whose answers lie on one polynomial with the opened
             sum, ascending.
-        members_outside: indexes of the members that provably answered wrongly, ascending: at least
-            T + f - 1 others agree (see `_judge`).
+        members_outside: indexes of the members whose answers are provably none of the honest
+            polynomials, ascending: at least T + f - 1 others agree (see `_judge`). Each lied, or a
+            contributor gave it a share that opens and does not fit its others, which it cannot see.
         members_disputed: indexes of the members that disagree with `members_used` where that is no
             proof: either they lied, or at least two of `members_used` did. Blame nobody.
     """
@@ -179,7 +180,7 @@ def _residual_passes(residual: npt.NDArray[np.float64], contributors: int) -> bo
 def _judge(
     parameters: CohortParameters, vectors: dict[int, sharing.FieldVector], subset: tuple[int, ...]
 ) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
-    """Who agrees with `subset`, who provably lied, and who merely disagrees.
+    """Who agrees with `subset`, who is provably beside the honest polynomials, and who merely disagrees.
 
     The opened S is right, but the polynomials through it and `subset` may not be the honest
     ones: two liars can add a polynomial that is zero at 0 and at the points of the other T - 2,
