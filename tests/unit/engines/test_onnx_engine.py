@@ -4,6 +4,7 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 
 from edge_client.data.examples import Passage
@@ -13,7 +14,7 @@ from edge_client.data.tokens import TokenExample, tokenise
 from edge_client.engines.errors import EngineUnavailableError, PromptError
 from edge_client.engines.onnx_engine import OnnxEngine
 from edge_client.engines.sampling import SamplingSettings
-from edge_client.engines.sessions import RuntimeSettings, layout_for
+from edge_client.engines.sessions import RuntimeSettings, layout_for, open_session
 from nightshift.packages.package import ModelPackage
 from nightshift.protocol.adapters import AdapterLayout, Side, Target, initialise
 from nightshift.protocol.manifest import FileRole
@@ -148,6 +149,34 @@ def test_adapters_are_swapped_and_the_base_comes_back_to_the_bit(
     np.testing.assert_array_equal(engine.token_losses(examples)[0], base)
     assert not np.allclose(seen[1], base)
     assert not np.allclose(seen[1], seen[2])
+
+
+def test_swapping_adapters_opens_no_graph_again_and_the_base_speaks_as_before(
+    stories: ModelPackage, prompt: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[FileRole] = []
+
+    def noted(package: ModelPackage, role: FileRole, runtime: RuntimeSettings) -> onnxruntime.InferenceSession:
+        opened.append(role)
+        return open_session(package, role, runtime)
+
+    monkeypatch.setattr("edge_client.engines.onnx_engine.open_session", noted)
+    layout = layout_for(stories.manifest, rank=4, alpha=8)
+    with OnnxEngine(stories, ONE_THREAD) as engine:
+        base = engine.logits(prompt)
+        engine.set_adapter(noisy_adapter(layout), layout)
+        first = engine.logits(prompt)
+        assert opened == [
+            FileRole.DECODE,
+            FileRole.DECODE_ADAPTER,
+        ]  # the graph of the bare base, then for good the other
+        for seed in (1, 0):
+            engine.set_adapter(noisy_adapter(layout, seed), layout)
+            swapped = engine.logits(prompt)
+            assert np.array_equal(swapped, first) == (seed == 0)
+        engine.set_adapter(None, None)
+        np.testing.assert_array_equal(engine.logits(prompt), base)
+        assert len(opened) == 2
 
 
 def test_an_adapter_for_some_targets_leaves_the_others_alone(stories: ModelPackage, engine: OnnxEngine) -> None:
