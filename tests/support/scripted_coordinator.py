@@ -111,8 +111,13 @@ def agent_of(
     directory: Path,
     coordinator: ScriptedCoordinator,
     configuration: Configuration | None = None,
+    *,
+    with_prekey: bool = True,
 ) -> Iterator[Session]:
-    """The real agent of one of the world's devices, with its prekey, talking to the scripted coordinator."""
+    """The real agent of one of the world's devices, with its prekey, talking to the scripted coordinator.
+
+    Without `with_prekey` its store is used as the files have it.
+    """
     home = Home(directory / "config.toml", directory, directory / "cache")
     membership = Membership(
         certificate=device.certificate,
@@ -126,7 +131,8 @@ def agent_of(
     )
     configuration = configuration or Configuration.model_validate({"policy": {"minimum_cohort": 3}})
     with open_store(home) as store, connected(coordinator) as connection:
-        keep_prekey(store, device)
+        if with_prekey:
+            keep_prekey(store, device)
         yield Session(home, configuration, Identity(device.key), membership, store, connection)
 
 
