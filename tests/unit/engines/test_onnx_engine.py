@@ -169,7 +169,7 @@ def test_swapping_adapters_opens_no_graph_again_and_the_base_speaks_as_before(
         assert opened == [
             FileRole.DECODE,
             FileRole.DECODE_ADAPTER,
-        ]  # the graph of the bare base, then for good the other
+        ]  # the second for good
         for seed in (1, 0):
             engine.set_adapter(noisy_adapter(layout, seed), layout)
             swapped = engine.logits(prompt)
