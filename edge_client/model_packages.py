@@ -96,13 +96,13 @@ class PackageCache:
         manifest = self.read(package_id).manifest
         return {manifest.name} | ({manifest.source.repository} if manifest.source is not None else set())
 
-    def read(self, package_id: bytes) -> ModelPackage:
-        """Look at a package without using it: sizes are checked, hashes are not.
+    def read(self, package_id: bytes, *, verify: bool = False) -> ModelPackage:
+        """Look at a package without using it: it may be removed, and counts as no more recently used.
 
         Raises:
             NotFoundError, HashMismatchError: as `open`.
         """
-        return self._open(package_id, verify=False)
+        return self._open(package_id, verify=verify)
 
     def open(self, package_id: bytes, *, verify: bool) -> ModelPackage:
         """Open a package that is here, to use it: until this process ends, nothing removes it.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,6 +11,9 @@ from coordinator import audit
 from coordinator.cli.command import coordinator, details, json_option, table
 from nightshift.host.clock import now_unix_s
 from nightshift.host.console import emit, note
+
+if TYPE_CHECKING:
+    from nightshift.packages.hub import HubReference
 
 
 @click.group()
@@ -69,7 +73,7 @@ def add_model(
             manifest = publish(
                 deployment, path if reference is None else reference, wishes, say=note, progress=progress
             )
-        name = alias or (path.stem if reference is None else reference.repository.partition("/")[2])
+        name = alias or _plain_name(path, reference)
         with deployment.database.transaction() as session:
             row = catalogue.add_model(session, manifest, name, now_unix_s())
             audit.record(session, "model add", row.package_id.hex(), alias=row.alias)
@@ -108,6 +112,13 @@ def show_model(context: click.Context, name: str, as_json: bool) -> None:
     with coordinator(context) as deployment, deployment.database.reading() as session:
         result = model_record(catalogue.find_model(session, name))
     emit(result, as_json=as_json, text=details(result))
+
+
+def _plain_name(path: Path, reference: HubReference | None) -> str:
+    """A file's name without its ending; a folder's or repository's as it is, for theirs may hold a version's dot."""
+    if reference is not None:
+        return reference.repository.partition("/")[2]
+    return path.resolve().name if path.is_dir() else path.stem
 
 
 GROUPS = (model,)

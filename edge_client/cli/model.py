@@ -84,7 +84,7 @@ def verify(call: Call, package: str) -> None:
     cache = package_cache(call)
     ids = [cache.resolve(package)] if package else cache.ids()
     for package_id in ids:
-        cache.open(package_id, verify=True)
+        cache.read(package_id, verify=True)
     call.emit(
         [i.hex() for i in ids], "\n".join(f"{i.hex()[:16]}: every file is right" for i in ids) or "no models here"
     )

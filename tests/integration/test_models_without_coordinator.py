@@ -268,7 +268,8 @@ def imported_with_quota(device: Device, path: Path, code: int = 0) -> str:
 
 def test_the_least_recently_used_model_makes_room(device: Device, three: list[Path]) -> None:
     first, second = (imported_with_quota(device, path) for path in three[:2])
-    device("model", "verify", first)  # used after the second
+    device("generate", "x", "--model", first, "--max-tokens", "1", "--engine", "onnx")  # used after the second
+    device("model", "verify", second)  # looking is not using
     third = imported_with_quota(device, three[2])
     assert {model["id"] for model in device.json("model", "list")} == {first, third}
     assert second not in {path.name for path in (device.home / "cache/packages").iterdir()}

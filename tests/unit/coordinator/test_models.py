@@ -50,12 +50,12 @@ def run(home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
 
 
 def test_a_hugging_face_folder_is_added(run: Run, home: Home, tmp_path: Path) -> None:
-    folder = write_folder(tmp_path / "tiny")
+    folder = write_folder(tmp_path / "tiny-0.5B")
     (folder / "README.md").write_text("---\nlicense: mit\n---\n")
     added = run("model", "add", str(folder), "--json")
     assert added.code == 0, added.err
     assert {key: added.json[key] for key in ("alias", "quantisation", "uses", "licence", "source")} == {
-        "alias": "tiny",
+        "alias": "tiny-0.5B",
         "quantisation": "Q8_0",
         "uses": "training",
         "licence": "MIT",
