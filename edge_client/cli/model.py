@@ -22,7 +22,7 @@ model.add_command(pull)
 model.add_command(import_model)
 
 
-@model.command("list", epilog="Example: edge-client model list --json")
+@model.command("list", epilog="Example: edge-client model list --json", short_help="What is here, and unfinished.")
 @device_command
 def list_models(call: Call) -> None:
     """List the models that are here, complete, and what interrupted downloads left."""
@@ -61,7 +61,7 @@ def list_models(call: Call) -> None:
     call.emit(value, "\n".join(lines) or "no models here; edge-client model pull, or: edge-client model import PATH")
 
 
-@model.command(epilog="Example: edge-client model show 3f2a")
+@model.command(epilog="Example: edge-client model show 3f2a", short_help="Licence, openness, shape, files.")
 @click.argument("package", metavar="ID|NAME")
 @device_command
 def show(call: Call, package: str) -> None:
@@ -74,7 +74,7 @@ def show(call: Call, package: str) -> None:
     call.emit(fields(opened), card(opened))
 
 
-@model.command(epilog="Example: edge-client model verify")
+@model.command(epilog="Example: edge-client model verify", short_help="Hash every file again.")
 @click.argument("package", default="", metavar="[ID|NAME]")
 @device_command
 def verify(call: Call, package: str) -> None:
@@ -90,7 +90,7 @@ def verify(call: Call, package: str) -> None:
     )
 
 
-@model.command("rm", epilog="Example: edge-client model rm 3f2a --yes")
+@model.command("rm", epilog="Example: edge-client model rm 3f2a --yes", short_help="Remove one, or what is unfinished.")
 @click.argument("package", default="", metavar="[ID|NAME]")
 @click.option("--unfinished", is_flag=True, help="What interrupted downloads and imports left, instead of a model.")
 @click.option("--yes", is_flag=True, help="Do not ask.")

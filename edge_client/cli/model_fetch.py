@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _QUANTISATIONS = click.Choice(["auto", "Q8_0", "Q4_0", "F16"])
 
 
-@click.command(epilog="Example: edge-client model pull commands")
+@click.command(epilog="Example: edge-client model pull commands", short_help="Fetch a task's model, or a hub's.")
 @click.argument("what", default="", metavar="[TASK|ID|HUB NAME]")
 @device_command
 def pull(call: Call, what: str) -> None:
@@ -39,7 +39,11 @@ def pull(call: Call, what: str) -> None:
     _pull_from_coordinator(call, what)
 
 
-@click.command("import", epilog="Example: edge-client model import HuggingFaceTB/SmolLM2-135M-Instruct")
+@click.command(
+    "import",
+    epilog="Example: edge-client model import HuggingFaceTB/SmolLM2-135M-Instruct",
+    short_help="From a file, a folder or a hub; no coordinator.",
+)
 @click.argument("source", metavar="PATH|HUB NAME")
 @click.option(
     "--quantisation",
