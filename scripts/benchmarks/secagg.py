@@ -111,7 +111,7 @@ def play_devices(
         seconds.append(time.process_time() - before)
         entry = entry_of(plan_hash, sender, contribution)
         for bundle, sealed in zip(bundles, contribution.sealed, strict=True):
-            bundle.append(ShareForMember(entry, key.public_key(), sealed, contribution.signature))
+            bundle.append(ShareForMember(entry, key.public_key(), bytes(sealed), contribution.signature))
         pipe.send((sender, _public(key), pack(contribution)))
         pipe.recv()  # one side works at a time: two busy hyperthreads would slow each other
     set_hash = pipe.recv()
