@@ -721,7 +721,7 @@ def test_a_set_below_the_plans_own_minimum(world: World) -> None:
 @pytest.mark.parametrize(
     ("edit", "match"),
     [
-        pytest.param(lambda e: e.sealed_sha256.pop(), "one 32-byte hash for each member", id="a hash too few"),
+        pytest.param(lambda e: e.sealed_sha256.pop(), "one 32-byte hash", id="a hash too few"),
         pytest.param(lambda e: e.sealed_sha256.append(bytes(32)), "one 32-byte hash", id="a hash too many"),
         pytest.param(lambda e: e.ClearField("sealed_sha256"), "one 32-byte hash", id="no hashes"),
         pytest.param(lambda e: e.sealed_sha256.__setitem__(3, bytes(31)), "one 32-byte hash", id="a short hash"),
