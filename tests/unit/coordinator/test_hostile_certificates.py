@@ -33,7 +33,7 @@ CLIENT, SERVER, CODE = (
     ExtendedKeyUsageOID.CODE_SIGNING,
 )
 NOW = datetime.now(UTC)
-DAY = timedelta(days=1)
+DAY, MINUTE = timedelta(days=1), timedelta(minutes=1)
 
 
 def issuer_of(deployment: Deployment) -> Issuer:
@@ -79,7 +79,7 @@ Make = Callable[[Issuer, ScriptedDevice], tuple[x509.Certificate, x509.Certifica
 
 
 def an_expired_one(issuer: Issuer, device: ScriptedDevice) -> tuple[x509.Certificate, x509.Certificate]:
-    return issued(issuer, device.key, not_before=NOW - 2 * DAY, not_after=NOW - DAY / 24), issuer.certificate
+    return issued(issuer, device.key, not_before=NOW - 2 * DAY, not_after=NOW - MINUTE), issuer.certificate
 
 
 def one_not_valid_yet(issuer: Issuer, device: ScriptedDevice) -> tuple[x509.Certificate, x509.Certificate]:
@@ -215,7 +215,7 @@ def here() -> x509.SubjectAlternativeName:
         ),
         pytest.param(
             lambda issuer, key: issued(
-                issuer, key, usage=SERVER, names=here(), not_before=NOW - 2 * DAY, not_after=NOW - DAY / 24
+                issuer, key, usage=SERVER, names=here(), not_before=NOW - 2 * DAY, not_after=NOW - MINUTE
             ),
             id="expired",
         ),
