@@ -11,7 +11,7 @@ token at every position:
 * top1: share of positions at which both put the same token first;
 * perplexity_ratio: perplexity of the text in ONNX Runtime over that in llama.cpp;
 * reference: the same three for each engine, and for the evaluate graph the difference of its losses,
-  against the float64 reference (scripts/benchmarks/float_model.py).
+  against the float64 reference (scripts/benchmarks/peers/float_model.py).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from nightshift.packages.build import build_package
 from nightshift.packages.package import ModelPackage
 from nightshift.protocol.adapters import AdapterLayout, Side, Tensors, initialise
 from nightshift.protocol.adapters.gguf_adapter import to_gguf
-from scripts.benchmarks.float_model import FloatModel
+from scripts.benchmarks.peers.float_model import FloatModel
 
 DATA = Path(__file__).parents[2] / "data"
 TWO_THREADS = RuntimeSettings(threads=2)
