@@ -15,9 +15,12 @@ import tempfile
 from pathlib import Path
 from typing import Any, Final
 
+from tokenizers import Tokenizer
+
 from coordinator.models.exported_graph import ExportedModel, read_exported
 from nightshift.packages.huggingface_config import model_type, read_json
 from nightshift.packages.huggingface_folder import folder_sha256, stated_licence
+from nightshift.packages.huggingface_tokenizer import begins_with, chat_template, special_token
 from nightshift.packages.importing import AUTOMATIC, Say, Wishes
 from nightshift.packages.package import MANIFEST_NAME, ModelPackage
 from nightshift.packages.package_folder import FILE_NAMES, describe_files, new_folder
@@ -88,16 +91,21 @@ def _manifest(folder: Path, place: Path, exported: ExportedModel, wishes: Wishes
     files = describe_files(place, {role: FILE_NAMES[role] for role in _ROLES})
     tokenizer = next(file for file in files if file.role is FileRole.TOKENIZER)
     licence = wishes.licence or licence_named(stated_licence(folder))
-    bos, eos = (_token(config, name, exported.vocabulary) for name in ("bos", "eos"))
     settings = read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").is_file() else {}
-    template = settings.get("chat_template")
+    ids = Tokenizer.from_file(str(place / tokenizer.name)).get_vocab()
+    bos, eos = (
+        special_token(settings, f"{name}_token", ids, _token(config, name, exported.vocabulary))
+        for name in ("bos", "eos")
+    )
     return Manifest(
         name=wishes.origin.repository.partition("/")[2] if wishes.origin is not None else folder.resolve().name,
         dimensions=_dimensions(folder, config, exported),
         quantisation=Quantisation(Scheme.F32, wishes.source_sha256 or folder_sha256(folder)),
         source=wishes.origin,
-        tokenizer=TokenizerRecord(tokenizer.sha256, bos, eos, add_bos=False),
-        chat_template=template if isinstance(template, str) and template else None,
+        tokenizer=TokenizerRecord(
+            tokenizer.sha256, bos, eos, add_bos=bos is not None and begins_with(place / tokenizer.name, bos)
+        ),
+        chat_template=chat_template(folder, settings),
         licence=licence,
         openness=wishes.openness or openness_of_weights(licence),
         lora_targets=(),

@@ -132,7 +132,7 @@ def read_tokenizer(folder: Path, config: FolderConfig) -> FolderTokenizer:
     byte_level = _is_byte_level(document)
     tokens, types = _vocabulary(path, document, model, config.dimensions.vocabulary, byte_level=byte_level)
     ids = {text: index for index, text in enumerate(tokens)}
-    bos = _named(settings, "bos_token", ids, config.bos)
+    bos = special_token(settings, "bos_token", ids, config.bos)
     return FolderTokenizer(
         path=path,
         kind="gpt2" if byte_level else "llama",
@@ -141,10 +141,10 @@ def read_tokenizer(folder: Path, config: FolderConfig) -> FolderTokenizer:
         types=types,
         merges=_merges(path, model),
         bos=bos,
-        eos=_named(settings, "eos_token", ids, config.eos),
-        add_bos=bos is not None and _begins_with(path, bos),
+        eos=special_token(settings, "eos_token", ids, config.eos),
+        add_bos=bos is not None and begins_with(path, bos),
         add_space=not byte_level and _adds_space(path, document),
-        chat_template=_chat_template(folder, settings),
+        chat_template=chat_template(folder, settings),
     )
 
 
@@ -234,7 +234,7 @@ def _adds_space(path: Path, document: dict[str, Any]) -> bool:
     return adds
 
 
-def _named(settings: Mapping[str, Any], key: str, ids: Mapping[str, int], default: int | None) -> int | None:
+def special_token(settings: Mapping[str, Any], key: str, ids: Mapping[str, int], default: int | None) -> int | None:
     """Id of a special token that tokenizer_config.json names, else what config.json says."""
     value = settings.get(key)
     text = value.get("content") if isinstance(value, dict) else value
@@ -244,12 +244,14 @@ def _named(settings: Mapping[str, Any], key: str, ids: Mapping[str, int], defaul
     return default if default is not None and default < len(ids) else None
 
 
-def _begins_with(path: Path, bos: int) -> bool:
+def begins_with(path: Path, bos: int) -> bool:
+    """Whether tokenizer.json begins a text with this token."""
     ids: list[int] = Tokenizer.from_file(str(path)).encode("x").ids
     return ids[:1] == [bos]
 
 
-def _chat_template(folder: Path, settings: Mapping[str, Any]) -> str | None:
+def chat_template(folder: Path, settings: Mapping[str, Any]) -> str | None:
+    """The chat template of a folder: a file of its own, or in tokenizer_config.json, where it may have a name."""
     path = folder / "chat_template.jinja"
     if path.is_file():
         with path.open("rb") as file:

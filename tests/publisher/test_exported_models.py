@@ -11,7 +11,7 @@ import pytest
 from nightshift.packages.importing import Wishes
 from nightshift.protocol.errors import IncompatibleError, UsageError
 from nightshift.protocol.manifest import Licence, Scheme, Uses
-from tests.support.hugging_face import ROWS, write_byte_level_tokenizer, write_folder
+from tests.support.hugging_face import ROWS, TEMPLATE, write_byte_level_tokenizer, write_folder
 
 pytestmark = pytest.mark.publisher
 
@@ -59,6 +59,7 @@ def test_an_exported_model_computes_what_transformers_computes(tmp_path: Path, k
     package = export_folder(tmp_path / "folder", tmp_path / "package", Wishes(licence=Licence("MIT")), say=silent)
     assert (package.manifest.uses, package.manifest.quantisation.scheme) == (Uses.ONNX_RUNTIME, Scheme.F32)
     assert package.manifest.dimensions.family == kind
+    assert (package.manifest.tokenizer.eos, package.manifest.chat_template) == (2, TEMPLATE)  # <|im_end|>
     with pytest.raises(IncompatibleError, match="inference through ONNX Runtime only"):
         package.manifest.require_training()
 
