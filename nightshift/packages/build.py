@@ -2,7 +2,7 @@
 
 1. model.gguf: the source's own tensors where they have the wanted type, else quantised (`model_file`).
 2. weights.bin: read back from that model.gguf, so both runtimes hold the same numbers.
-3. The four graphs, tokenizer.json, and the manifest, whose hash is the package's id.
+3. The graphs, tokenizer.json, and the manifest, whose hash is the package's id.
 
 The same source gives the same bytes and so the same id. The folder appears at once and whole.
 """
