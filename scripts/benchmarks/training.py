@@ -162,8 +162,9 @@ def child(contender: Contender, added: dict[str, str], threads: int) -> dict[str
     Raises:
         RuntimeError: it failed; with its last line.
     """
-    # torch's own pool has `threads`; numpy's would only spin.
-    environment = os.environ | added | {"OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": "1"}
+    # Threads that wait sleep, on both sides: on a shared machine spinning would be counted as work.
+    environment = os.environ | added | {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
+    environment["OPENBLAS_NUM_THREADS"] = "1"
     done = subprocess.run(contender.command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
         last = done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"exit status {done.returncode}"
@@ -239,8 +240,9 @@ def measure(
     first: dict[Contender, dict[str, dict[str, float]]] = {contender: {} for contender in contenders}
     for allocator, environment in added.items():
         for contender in contenders:
-            print(f"{contender.side} {contender.mode}, {allocator}", file=sys.stderr)
-            first[contender][allocator] = child(contender, environment, threads)
+            run = first[contender][allocator] = child(contender, environment, threads)
+            figures = ", ".join(f"{name} {run[name]:.2f}" for name in FIGURES)
+            print(f"{contender.side} {contender.mode}, {allocator}: {figures}", file=sys.stderr, flush=True)
     best = {
         contender: min(runs, key=lambda name: runs[name]["peak_rss_mb"] * runs[name]["cpu_s_per_step"])
         for contender, runs in first.items()
