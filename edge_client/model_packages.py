@@ -215,7 +215,7 @@ class PackageCache:
             return
         if adding > self.quota_bytes:
             raise ResourceError(
-                f"the model needs {adding / 2**20:.0f} MiB, the cache may hold {self.quota_bytes / 2**20:.0f} MiB in "
+                f"the model needs {adding / 2**20:.1f} MiB, the cache may hold {self.quota_bytes / 2**20:.0f} MiB in "
                 "all (cache.quota_mb); raise the quota or choose a smaller model"
             )
         for candidate in sorted(self.ids(), key=self.use.last_used_unix_s):
@@ -227,7 +227,7 @@ class PackageCache:
         used = self.artefacts.size_bytes()
         if used + adding > self.quota_bytes:
             raise ResourceError(
-                f"the model needs {adding / 2**20:.0f} MiB, the cache holds {used / 2**20:.0f} of "
+                f"the model needs {adding / 2**20:.1f} MiB, the cache holds {used / 2**20:.1f} of "
                 f"{self.quota_bytes / 2**20:.0f} MiB (cache.quota_mb) and what it holds is in use or needed by a task; "
                 "raise the quota, or see: edge-client model rm"
             )

@@ -92,7 +92,7 @@ def list_models(context: click.Context, as_json: bool) -> None:
     with coordinator(context) as deployment, deployment.database.reading() as session:
         rows = [model_record(row) for row in catalogue.list_models(session)]
     shown = [{**row, "package_id": row["package_id"][:16]} for row in rows]
-    columns = ("alias", "package_id", "family", "quantisation", "licence", "size_bytes")
+    columns = ("alias", "package_id", "family", "quantisation", "uses", "licence", "size_bytes")
     emit(
         {"models": rows},
         as_json=as_json,

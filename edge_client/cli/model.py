@@ -54,10 +54,11 @@ def list_models(call: Call) -> None:
         + (", needed" if v["needed"] else "")
         for v in value
     ]
-    left = cache.unfinished()
-    if left and not call.as_json:
-        size = readable_size(sum(path.stat().st_size for path in left))
-        lines.append(f"unfinished: {size}; pull or import again to go on, or: edge-client model rm --unfinished")
+    left_bytes = sum(path.stat().st_size for path in cache.unfinished())
+    if left_bytes:
+        lines.append(
+            f"unfinished: {readable_size(left_bytes)}; pull or import again to go on, or: edge-client model rm --unfinished"
+        )
     call.emit(value, "\n".join(lines) or "no models here; edge-client model pull, or: edge-client model import PATH")
 
 
