@@ -257,9 +257,9 @@ class PackageCache:
         return freed
 
     def unfinished(self) -> list[Path]:
-        """Files of downloads and imports that were interrupted, and of no package."""
+        """Files of downloads and imports that were interrupted; manifests alone are read for releases too, and stay."""
         known = {sha256.hex() for package_id in self.ids() for sha256 in self._hashes(package_id)}
-        loose = [path for path in self.artefacts.files() if path.name not in known]
+        loose = [path for path in self.artefacts.files() if path.name not in known and not _is_manifest(path)]
         folders = [self.directory / name for name in ("partial", "import", "hub")]
         return loose + [path for folder in folders for path in sorted(folder.rglob("*")) if path.is_file()]
 
@@ -308,6 +308,19 @@ class PackageCache:
                     _forget(self.artefacts, path)
             shutil.rmtree(folder, ignore_errors=True)
             raise HashMismatchError(f"{error}; the damaged package was removed, run again to fetch it") from error
+
+
+def _is_manifest(path: Path) -> bool:
+    from nightshift.protocol.errors import NightshiftError
+    from nightshift.protocol.manifest import MANIFEST_BYTES_MAX, Manifest
+
+    with path.open("rb") as file:
+        data = file.read(MANIFEST_BYTES_MAX + 1)
+    try:
+        Manifest.from_bytes(data)
+    except NightshiftError:
+        return False
+    return True
 
 
 def _shifted(progress: Progress, before_bytes: int, total_bytes: int) -> Progress:
