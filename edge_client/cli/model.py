@@ -56,9 +56,8 @@ def list_models(call: Call) -> None:
     ]
     left_bytes = sum(path.stat().st_size for path in cache.unfinished())
     if left_bytes:
-        lines.append(
-            f"unfinished: {readable_size(left_bytes)}; pull or import again to go on, or: edge-client model rm --unfinished"
-        )
+        again = "pull or import again to go on, or: edge-client model rm --unfinished"
+        lines.append(f"unfinished: {readable_size(left_bytes)}; {again}")
     call.emit(value, "\n".join(lines) or "no models here; edge-client model pull, or: edge-client model import PATH")
 
 
