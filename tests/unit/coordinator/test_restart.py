@@ -13,11 +13,15 @@ import pytest
 from sqlalchemy import select
 
 from coordinator.home import Home
+from coordinator.rounds.advance import abort
 from coordinator.rounds.plans import open_round
 from coordinator.storage.rows import Cohort, CohortState, Device, Round, RoundState, Task
 from nightshift.host.clock import now_unix_s
 from nightshift.host.failpoints import ENVIRONMENT_VARIABLE
 from nightshift.protocol.errors import UnreachableError
+from nightshift.protocol.secagg.erasure import sign_erasure
+from nightshift.protocol.secagg.refusal import ShareFault, UnusableShare, sign_refusal
+from nightshift.v1 import device_pb2
 from tests.support.coordinators import TASK, ServeProcess, make_task, make_token, open_home
 from tests.support.renewals import begin, end, renew
 from tests.support.scripted_device import Prepared, ScriptedDevice
@@ -297,6 +301,55 @@ def test_killed_in_mid_bundle_the_member_asks_again(night: Night) -> None:
     night.answer()
     serve.terminate()
     night.require_the_exact_sum()
+    night.close()
+
+
+def test_killed_when_a_member_refused_a_share_the_cohort_is_void_and_it_is_not_asked_again(night: Night) -> None:
+    serve = night.start("coordinator.refusal.durable")
+    night.enrol()
+    night.prepare()
+    night.upload()
+    member, culprit, _ = night.devices
+    cohort = night.cohort()
+    shares = [UnusableShare(culprit.device_id, ShareFault.DOES_NOT_OPEN)]
+    said = sign_refusal(plan_hash=cohort.plan_hash, set_hash=cohort.set_hash, shares=shares, sign=member.sign)
+    erasure = sign_erasure(
+        plan_hash=cohort.plan_hash, cohort_id=cohort.cohort_id, member=member.device_id, sign=member.sign
+    )
+    request = device_pb2.RefuseRequest(
+        cohort_id=cohort.cohort_id,
+        set_hash=cohort.set_hash,
+        shares=[device_pb2.UnusableShare(contributor=culprit.device_id, fault=ShareFault.DOES_NOT_OPEN.value)],
+        signature=said.signature,
+        erasure=erasure.signature,
+    )
+    until_killed(serve, lambda: member.refuse(request))
+    assert night.cohort().state is CohortState.VOID
+    serve = night.start()
+    greeting = member.check_in(no_plan=True)
+    assert (list(greeting.reply.duties), list(greeting.reply.erasures)) == ([], [])
+    member.refuse(request)
+    serve.terminate()
+    night.close()
+
+
+def test_killed_when_an_erasure_was_stated_it_is_there(night: Night) -> None:
+    serve = night.start("coordinator.erasure.durable")
+    night.enrol()
+    night.prepare()
+    night.upload()
+    member = night.devices[0]
+    with open_home(night.home) as deployment, deployment.database.transaction() as session:
+        abort(session, deployment, [session.scalars(select(Cohort)).one()], "")
+    request = member.make_erasure(night.cohort().cohort_id)
+    until_killed(serve, lambda: member.state_erasure(request))
+    serve = night.start()
+    greeting = member.check_in(no_plan=True)
+    assert list(greeting.reply.erasures) == []
+    (void,) = greeting.reply.voids
+    assert [statement.signature for statement in void.erasures] == [request.signature]
+    member.state_erasure(request)
+    serve.terminate()
     night.close()
 
 
