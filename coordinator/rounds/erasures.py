@@ -69,6 +69,7 @@ def wanted(session: Session, device_id: bytes, now_unix_s: int) -> Sequence[byte
         .where(
             CommitteeSeat.device_id == device_id,
             Cohort.state == CohortState.VOID,
+            Cohort.void_position.is_not(None),
             Cohort.counted > 0,
             PrekeyRow.not_after_unix_s > now_unix_s,
             silent(),
