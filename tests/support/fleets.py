@@ -142,9 +142,9 @@ class Fleet:
         return self.coordinator.directory / "coordinator.sqlite3"
 
     def counted(self, number: int = 1) -> dict[str, bytes]:
-        """Device id -> SHA-256 of the body that the coordinator counted."""
+        """Device id -> signature of the body that the coordinator counted: its last 64 bytes, over all the others."""
         return {
-            row["device_id"].hex(): row["sha256"] for row in self._contributions(number) if row["state"] == "counted"
+            row["device_id"].hex(): row["signature"] for row in self._contributions(number) if row["state"] == "counted"
         }
 
     def contributions(self, number: int = 1) -> dict[str, str]:
@@ -154,7 +154,7 @@ class Fleet:
     def _contributions(self, number: int) -> list[sqlite3.Row]:
         return query(
             self.database,
-            "SELECT b.device_id, b.state, b.sha256 FROM contributions b JOIN cohorts c ON c.cohort_id = b.cohort_id"
+            "SELECT b.device_id, b.state, b.signature FROM contributions b JOIN cohorts c ON c.cohort_id = b.cohort_id"
             " WHERE c.round_number = ?",
             number,
         )
