@@ -12,7 +12,7 @@ import pytest
 from nightshift.protocol.release import ReleaseDocument
 from scripts.night.fleet import Device
 from tests.support.fleets import TASK as USUAL_TASK
-from tests.support.fleets import WINDOW_S, Fleet, Snapshots, device_id, encoded, query, task_toml
+from tests.support.fleets import WINDOW_S, Fleet, Snapshots, device_id, encoded, query, status, task_toml
 
 pytestmark = pytest.mark.slow
 
@@ -53,17 +53,17 @@ def sum_is_exact(fleet: Fleet, cohort: str, devices: list[Device]) -> bool:
 
 
 def contribute(fleet: Fleet, number: int, devices: list[Device], cohort: str) -> None:
-    """Each of the devices sends what it learned, to this cohort and no other, and its ledger says so."""
+    """Each of the devices sends what it learned; to this cohort, as the last one's ledger says."""
     for device in devices:
         assert device.run().json["sent"] == [f"{TASK}/{number}"]
-        entries = [entry for entry in device.command("ledger", "--json").json if entry["kind"] == "contribution"]
-        assert entries[-1]["details"]["cohort"] == cohort
+    entries = [entry for entry in devices[-1].command("ledger", "--json").json if entry["kind"] == "contribution"]
+    assert entries[-1]["details"]["cohort"] == cohort
 
 
 def answer_all(fleet: Fleet) -> None:
-    """A pass of each device after the uploads have ended: everybody sits on both committees of six."""
+    """A pass of five devices after the uploads have ended: all six sit on both committees, and five answers open."""
     fleet.move_clock(WINDOW_S + 60)
-    for device in fleet.devices:
+    for device in fleet.devices[1:]:
         assert device.run().json["sent"] == []
 
 
@@ -105,8 +105,8 @@ def test_one_cohort_fails_alone_and_the_next_night_both_open(snapshots: Snapshot
         document = release(fleet, 2)
         assert document.contributors == 6
         assert document.plan_hashes == tuple(cohort["plan_hash"] for cohort in cohorts_of(fleet, 2))
-        for device in fleet.devices:
-            device.run()
-            assert device.command("status", "--json").json["security_events"] == []
-            adopted = [adapter["name"] for adapter in device.command("adapter", "list", "--json").json]
-            assert f"{TASK}/2" in adopted
+        done = fleet.devices[0].run().json
+        assert done["adopted"] == [f"{TASK}/2"]
+        holds = f"release 2 of task {TASK!r} holds what this device contributed in round 2, in the sum of 2 cohorts"
+        assert any(note.startswith(holds) for note in done["notes"])
+        assert all(status(device)["security_events"] == [] for device in fleet.devices)
