@@ -7,6 +7,7 @@ what the real device remembers can refuse it.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -104,3 +105,27 @@ def test_a_second_plan_right_after_a_void(snapshots: Snapshots, fleet_from: Flee
     with fleet.serving():
         refused(contributed, NOT_NOW, kind="DECLINED", because="contributes to the same parent again only when")
         assert fresh.run().json["sent"] == [f"{TASK}/2"]
+
+
+def test_a_restored_member_and_a_second_set_together_are_a_limit(snapshots: Snapshots, fleet_from: FleetFrom) -> None:
+    """What it does not stop: a member whose disk is an image from before its answer, and a coordinator that knows it.
+
+    The image holds the erased key and not the record of the answer, and the coordinator hides that it is an
+    old one. So the member answers a second set, which it cannot know to be one (docs/threat-model.md). One such
+    member is worth as much as a corrupt one: f of them are allowed for.
+    """
+    fleet = fleet_from(snapshots.uploaded(6, 6))
+    member = fleet.devices[0]
+    image = member.home.with_name("image")
+    shutil.copytree(member.home, image)
+    before = fleet.directory / "coordinator-before"
+    shutil.copytree(fleet.coordinator.directory, before)
+    with fleet.serving():
+        assert len(member.run().json["answered"]) == 1
+    shutil.rmtree(member.home)
+    image.rename(member.home)
+    shutil.rmtree(fleet.coordinator.directory)
+    before.rename(fleet.coordinator.directory)
+    lying_coordinator.second_set(fleet.coordinator.directory)
+    with fleet.serving():
+        assert len(member.run().json["answered"]) == 1
