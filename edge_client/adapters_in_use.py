@@ -115,6 +115,12 @@ def base_models_in_use(store: Store) -> frozenset[bytes]:
     return frozenset(adapter.base_model for adapter in store.adapters.all() if adapter.name in names)
 
 
+def usual_tasks(store: Store) -> list[str]:
+    """The tasks that answer when none is named: beside shared adapters, the personal one waits to be asked for."""
+    tasks = store.adapters.tasks()
+    return tasks if len(tasks) <= 1 else [task for task in tasks if task != PERSONAL_TASK]
+
+
 def current_adapter(store: Store, task: str | None) -> StoredAdapter | None:
     """The adapter in use for a task, or for the only task there is; None is the bare base model.
 
@@ -122,10 +128,7 @@ def current_adapter(store: Store, task: str | None) -> StoredAdapter | None:
         UsageError: several tasks have one, and none was named.
         NotFoundError: nothing was ever adopted for the named task.
     """
-    tasks = store.adapters.tasks()
-    if task is None and len(tasks) > 1:
-        # A personal adapter is asked for by name; the shared one answers.
-        tasks = [known for known in tasks if known != PERSONAL_TASK]
+    tasks = store.adapters.tasks() if task is not None else usual_tasks(store)
     if task is None:
         if not tasks:
             return None

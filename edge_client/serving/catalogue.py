@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edge_client.adapters_in_use import find_adapter, load_adapter
+from edge_client.adapters_in_use import find_adapter, load_adapter, usual_tasks
 from edge_client.store import open_store
 from nightshift.protocol.errors import NotFoundError
 
@@ -138,7 +138,7 @@ class Catalogue:
         """Name of the default adapter; None for the base model."""
         if self.adapter is not None:
             return self.adapter
-        tasks = store.adapters.tasks()
+        tasks = usual_tasks(store)
         task = self.task if self.task is not None else (tasks[0] if len(tasks) == 1 else None)
         in_use = store.adapters.in_use(task) if task is not None else None
         if in_use is None or in_use.current is None:
