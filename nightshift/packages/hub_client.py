@@ -67,11 +67,15 @@ def explained(repository: str, file: str = "") -> Iterator[None]:
     except hub_errors.HfHubHTTPError as error:
         raise _refused(repository, error) from error
     except (hub_errors.HTTPError, OSError) as error:  # type: ignore[attr-defined]  # re-exported silently
-        known = resource_error(error, Path(file or repository)) if isinstance(error, OSError) else None
-        raise known or UnreachableError(
+        raise _lack_of_room(error, Path(file or repository)) or UnreachableError(
             f"{repository}: the model hub does not answer ({type(error).__name__}); what came is kept. Run again "
             f"when there is a network, {elsewhere}"
         ) from error
+
+
+def _lack_of_room(error: Exception, path: Path) -> Exception | None:
+    """What a full disk is called here; None where the network is to blame."""
+    return resource_error(error, path) if isinstance(error, OSError) else None
 
 
 def _refused(repository: str, error: Any) -> UsageError | OverloadedError | UnreachableError:
