@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from coordinator.aggregation.server_optimisers import ServerMemory, ServerOptimiser
 from nightshift.protocol.adapters.layout import AdapterLayout, Side, Tensors
 from nightshift.protocol.errors import UsageError
 from nightshift.protocol.secagg.encoding import OpenedSum
@@ -77,10 +78,22 @@ def means(opened: OpenedSum) -> dict[str, float]:
     return {"weight": opened.weight} | {name: total / opened.contributors for name, total in opened.metrics.items()}
 
 
-def next_adapter(parent: Tensors, learned: CohortSum) -> dict[str, NDArray[np.float32]]:
-    """The parent adapter moved by the mean delta on the side that the plans trained.
+def next_adapter(
+    parent: Tensors, learned: CohortSum, server: ServerOptimiser, memory: ServerMemory | None
+) -> tuple[dict[str, NDArray[np.float32]], ServerMemory | None]:
+    """The parent adapter moved on the side that the plans trained, by what the server makes of the mean delta.
+
+    Args:
+        parent: the adapter that devices started from.
+        learned: the round's sum.
+        server: the task's optimiser.
+        memory: of this side, from the parent release.
+
+    Returns:
+        The adapter, and this side's memory after it.
 
     Raises:
         FormatError: a value is not finite.
     """
-    return learned.layout.with_delta(parent, mean_delta(learned.opened), learned.side)
+    step, remembered = server.step(mean_delta(learned.opened), memory)
+    return learned.layout.with_delta(parent, step, learned.side), remembered

@@ -66,6 +66,11 @@ class ServerOptimiser:
             if not fits:
                 raise UsageError(f"the server optimiser's {name} is out of range: {value!r}")
 
+    @property
+    def remembers(self) -> bool:
+        """Whether a round's step depends on the rounds before it."""
+        return self.method is not ServerMethod.FEDAVG
+
     def step(self, mean_delta: Vector, memory: ServerMemory | None) -> tuple[Vector, ServerMemory | None]:
         """Turn one round's mean delta into what is added to the parent.
 
@@ -81,8 +86,10 @@ class ServerOptimiser:
         """
         if self.method is ServerMethod.FEDAVG:
             return np.float32(self.learning_rate) * mean_delta, None
-        memory = memory or ServerMemory.empty(len(mean_delta), self)
-        if memory.mean.shape != mean_delta.shape or memory.square.shape not in {mean_delta.shape, (0,)}:
+        if memory is None or len(memory.square) != (len(memory.mean) if self.method is ServerMethod.FEDADAM else 0):
+            # The first round, or the first after the task changed its method: another method's memory says nothing.
+            memory = ServerMemory.empty(len(mean_delta), self)
+        if memory.mean.shape != mean_delta.shape:
             raise UsageError(
                 f"the server optimiser remembers {len(memory.mean)} values, this round has {len(mean_delta)}"
             )

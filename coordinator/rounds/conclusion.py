@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from coordinator.aggregation import fedavg
+from coordinator.aggregation import fedavg, server_memory
 from coordinator.aggregation.documents import document_of
 from coordinator.aggregation.fedavg import CohortSum
 from coordinator.aggregation.opening import opened_sum
@@ -19,6 +20,7 @@ from coordinator.diagnostics import log
 from coordinator.releases.publication import StoredAdapter, load_adapter, publish, store_adapter
 from coordinator.rounds.rounds import cohorts_of, goes_on
 from coordinator.rounds.states import RoundEvent, next_round_state
+from coordinator.rounds.task_settings import TaskSettings
 from coordinator.storage.rows import Cohort, CohortState, ReleaseRow, Round, RoundState, Task
 from nightshift.host.failpoints import failpoint
 from nightshift.protocol.adapters.errors import FormatError
@@ -45,19 +47,36 @@ def conclude(deployment: Deployment, task: str, number: int, now_unix_s: int) ->
             ]
         )
         try:
-            adapter = _candidate(deployment, parent, learned)
+            made = _candidate(deployment, parent, learned)
         except FormatError as error:
             _end(deployment, found, RoundEvent.DISCARD, str(error), now_unix_s)
             return True
         failpoint("coordinator.release.before-commit")
-        _publish(deployment, found, opened, adapter=adapter, learned=learned, now_unix_s=now_unix_s)
+        _publish(deployment, found, opened, made=made, learned=learned, now_unix_s=now_unix_s)
         failpoint("coordinator.release.committed")
         return True
 
 
-def _candidate(deployment: Deployment, parent: ReleaseRow, learned: CohortSum) -> StoredAdapter:
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """The next adapter, and the key of what the server's optimiser remembers with it; both durable as objects."""
+
+    adapter: StoredAdapter
+    memory_key: str | None
+
+
+def _candidate(deployment: Deployment, parent: ReleaseRow, learned: CohortSum) -> Candidate:
+    with deployment.database.reading() as session:
+        settings = TaskSettings.model_validate_json(session.get_one(Task, parent.task).settings)
+    server = settings.server.optimiser()
+    memories = server_memory.load(deployment.objects, parent) if server.remembers else {}
     layout, tensors = load_adapter(deployment.objects, parent)
-    return store_adapter(deployment.objects, layout, fedavg.next_adapter(tensors, learned))
+    moved, remembered = fedavg.next_adapter(tensors, learned, server, memories.get(learned.side))
+    if remembered is not None:
+        memories[learned.side] = remembered
+    return Candidate(
+        store_adapter(deployment.objects, layout, moved), server_memory.store(deployment.objects, memories)
+    )
 
 
 def _publish(
@@ -65,7 +84,7 @@ def _publish(
     found: Round,
     opened: Sequence[Cohort],
     *,
-    adapter: StoredAdapter,
+    made: Candidate,
     learned: CohortSum,
     now_unix_s: int,
 ) -> None:
@@ -76,12 +95,13 @@ def _publish(
             session,
             deployment,
             session.get_one(Task, row.task),
-            adapter,
+            made.adapter,
             parent=session.get_one(ReleaseRow, row.parent_release),
             plan_hashes=[cohort.plan_hash for cohort in opened],
             contributors=learned.opened.contributors,
             now_unix_s=now_unix_s,
         )
+        release.server_memory_key = made.memory_key
         row.release_id = release.release_id
         row.ended_unix_s = now_unix_s
         row.metrics = json.dumps(fedavg.means(learned.opened))

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from coordinator.aggregation.server_optimisers import ServerMethod, ServerOptimiser
 from coordinator.rounds.assignment import MAX_COHORTS
 from nightshift.host.configuration import load
 from nightshift.protocol.adapters.layout import PROJECTIONS, AdapterLayout, Method, Side
@@ -140,6 +141,28 @@ class CohortSettings(_Section):
         return max(MIN_COMMITTEE, self.n_min, self.pool_min)
 
 
+class ServerSettings(_Section):
+    """What the coordinator makes of a round's mean delta (`coordinator.aggregation.server_optimisers`)."""
+
+    method: ServerMethod = ServerMethod.FEDAVG
+    learning_rate: float = Field(default=1.0, gt=0, le=1e3, allow_inf_nan=False)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    second_momentum: float = Field(default=0.99, ge=0, lt=1, description="fedadam only")
+    adaptivity: float = Field(default=1e-3, gt=0, le=1e3, allow_inf_nan=False, description="fedadam only")
+
+    @model_validator(mode="after")
+    def _adam_needs_a_rate(self) -> ServerSettings:
+        if self.method is ServerMethod.FEDADAM and "learning_rate" not in self.model_fields_set:
+            raise ValueError(
+                "fedadam needs a learning_rate: about how far one value should move in a round (0.03 is a beginning)"
+            )
+        return self
+
+    def optimiser(self) -> ServerOptimiser:
+        """The optimiser of these settings."""
+        return ServerOptimiser(**self.model_dump())
+
+
 class RoundSettings(_Section):
     """When rounds open and how long their parts last."""
 
@@ -177,6 +200,7 @@ class TaskSettings(_Section):
     encoding: EncodingSettings = EncodingSettings()
     cohort: CohortSettings = CohortSettings()
     rounds: RoundSettings = RoundSettings()
+    server: ServerSettings = ServerSettings()
 
     @field_validator("name")
     @classmethod

@@ -220,6 +220,8 @@ class ReleaseRow(Base):
     adapter_sha256: Mapped[bytes] = mapped_column(ForeignKey("artefacts.sha256"))
     contributors: Mapped[int]
     time_unix_s: Mapped[int]
+    server_memory_key: Mapped[str | None] = mapped_column(default=None)
+    """Object with what the server's optimiser remembers after this release; none without such a memory."""
 
 
 class Round(Base):

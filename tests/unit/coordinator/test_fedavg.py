@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from coordinator.aggregation.fedavg import CohortSum, combined, mean_delta, means, next_adapter
+from coordinator.aggregation.server_optimisers import ServerMethod, ServerOptimiser
 from nightshift.protocol.adapters.initialise import initialise
 from nightshift.protocol.adapters.layout import AdapterLayout, Side, Target
 from nightshift.protocol.errors import UsageError
@@ -47,10 +48,21 @@ def test_adding_up_leaves_the_cohorts_sums_as_they_were() -> None:
 
 def test_the_mean_moves_the_trained_side_only() -> None:
     parent = initialise(LAYOUT, bytes(32))
-    moved = next_adapter(parent, combined([sum_over(range(7))]))
+    moved, memory = next_adapter(parent, combined([sum_over(range(7))]), ServerOptimiser(), None)
+    assert memory is None
     delta = np.full(LENGTH, 4.0, dtype=np.float32)
     assert np.array_equal(LAYOUT.to_vector(moved, Side.B), LAYOUT.to_vector(parent, Side.B) + delta)
     assert np.array_equal(LAYOUT.to_vector(moved, Side.A), LAYOUT.to_vector(parent, Side.A))
+
+
+def test_momentum_goes_on_from_what_the_parent_remembers() -> None:
+    parent = initialise(LAYOUT, bytes(32))
+    server = ServerOptimiser(ServerMethod.FEDAVGM, momentum=0.5)
+    first, memory = next_adapter(parent, combined([sum_over(range(7))]), server, None)
+    second, _ = next_adapter(first, combined([sum_over(range(7))]), server, memory)
+    # 4, then 0.5 * 4 + 4.
+    moved = LAYOUT.to_vector(second, Side.B) - LAYOUT.to_vector(parent, Side.B)
+    np.testing.assert_allclose(moved, np.full(LENGTH, 10.0), rtol=1e-6)
 
 
 @pytest.mark.parametrize(

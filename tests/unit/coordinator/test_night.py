@@ -119,6 +119,32 @@ def test_the_second_night_trains_the_other_side_of_the_new_release(
     assert [one.document.number for one in greeting.releases] == [2]
 
 
+def test_momentum_lives_from_night_to_night(served: Deployment, join: Join, package: Path) -> None:
+    make_task(
+        served,
+        package,
+        cohort={"n_max": 3, "n_min": 3},
+        rounds={"open": "automatic", "total": 2},
+        adapter={"rank": 2, "targets": ["q_proj"], "method": "ffa"},
+        server={"method": "fedavgm", "momentum": 0.5},
+    )
+    devices = [join() for _ in range(3)]
+    for device in devices:
+        device.check_in(new_prekeys=4)
+    means = []
+    for night in range(2):
+        prepared = [contribute(device, 10 * night + seed) for seed, device in enumerate(devices)]
+        means.append(np.mean([random_delta(prepared[0].plan, 10 * night + seed) for seed in range(3)], axis=0))
+        for device in devices:
+            for duty in device.check_in(no_plan=True).duties:
+                device.send_answer(device.make_answer(duty))
+    with served.database.reading() as session:
+        release = newest_release(session, TASK)
+    layout, tensors = load_adapter(served.objects, release)
+    # B starts at zero: the first step is the first mean, the second 0.5 of it and the second mean.
+    assert np.allclose(layout.to_vector(tensors, Side.B), 1.5 * means[0] + means[1], atol=2e-4)
+
+
 def test_one_silent_member_and_one_who_never_uploads_do_not_stop_the_night(
     served: Deployment, join: Join, package: Path, clock: Clock
 ) -> None:

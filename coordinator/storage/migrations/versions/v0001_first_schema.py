@@ -148,6 +148,7 @@ def upgrade() -> None:
         sa.Column("adapter_sha256", sa.LargeBinary(), nullable=False),
         sa.Column("contributors", sa.BigInteger(), nullable=False),
         sa.Column("time_unix_s", sa.BigInteger(), nullable=False),
+        sa.Column("server_memory_key", sa.Text(), nullable=True),
         sa.ForeignKeyConstraint(
             ["adapter_sha256"],
             ["artefacts.sha256"],
