@@ -84,7 +84,7 @@ def rollback(call: Call, task: str) -> None:
 @adapter.command(epilog="Example: edge-client adapter export commands/3 ./mine --format peft")
 @click.argument("name")
 @click.argument("destination", type=click.Path(path_type=Path))
-@click.option("--format", "format_", type=click.Choice(["safetensors", "peft", "gguf"]), default="safetensors")
+@click.option("--format", "format_", type=click.Choice(["safetensors", "peft", "gguf", "onnx"]), default="safetensors")
 @device_command
 def export(call: Call, name: str, destination: Path, format_: str) -> None:
     """Write the adapter NAME to DESTINATION: a file, or for peft a folder."""
@@ -116,6 +116,10 @@ def _files(call: Call, loaded: LoadedAdapter, format_: str) -> dict[str, bytes]:
     manifest = choose_package(call, loaded, None).manifest
     if format_ == "peft":
         return to_peft(loaded.tensors, loaded.layout, base_model=manifest.name)
+    if format_ == "onnx":
+        from edge_client.engines.onnx_adapter import to_onnx_adapter
+
+        return {"adapter.onnx_adapter": to_onnx_adapter(loaded.tensors, loaded.layout, manifest)}
     from nightshift.protocol.adapters.gguf_adapter import to_gguf
 
     size = manifest.dimensions

@@ -162,7 +162,7 @@ def test_an_adapter_file_that_is_gone_is_fetched_again(fleet: Fleet) -> None:
     assert path.read_bytes() == content
 
 
-@pytest.mark.parametrize("format_", ["safetensors", "peft", "gguf"])
+@pytest.mark.parametrize("format_", ["safetensors", "peft", "gguf", "onnx"])
 def test_an_adapter_is_taken_along_but_overwrites_nothing(fleet: Fleet, tmp_path: Path, format_: str) -> None:
     device = fleet.devices[0]
     device.run()
