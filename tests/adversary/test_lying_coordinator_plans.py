@@ -16,6 +16,8 @@ from functools import partial
 import pytest
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from edge_client.configuration import PolicySettings
+from edge_client.policy import check_plan
 from nightshift.protocol.domains import Domain, frame
 from nightshift.protocol.errors import (
     DeclinedError,
@@ -336,23 +338,39 @@ def test_a_member_who_holds_two_places(world: World) -> None:
     refused(VerificationError, "not the one that the log's seed draws", world.open_cohort(edit=edit).verify)
 
 
-@pytest.mark.parametrize("size", [3, 9, 12])
-def test_a_committee_of_another_size(world: World, size: int) -> None:
-    """Three members with their own right threshold: well formed, and far easier to corrupt."""
+def resize(world: World, plan: plan_pb2.Plan, size: int) -> None:
+    """Another number of members, with their own right threshold; the first ones are as drawn."""
+    del plan.committee[size:]
+    drawn = {member.prekey.device_id for member in plan.committee}
+    others = sorted(
+        (device for device in world.devices if device.device_id not in drawn), key=lambda device: device.device_id
+    )
+    plan.committee.extend(world.member(0, device) for device in others[: size - len(plan.committee)])
+    renumber(plan)
+    plan.threshold = CohortParameters.derive(n_max=16, value_bits=8, committee_size=size).threshold
+
+
+@pytest.mark.parametrize("size", [3, 9])
+def test_a_smaller_committee_is_the_owners_to_decline(world: World, size: int) -> None:
+    """Well formed, drawn as it should be, and far easier to corrupt: how small is too small, the policy says."""
+    document = world.open_cohort(edit=lambda plan: resize(world, plan, size)).verify().document
+    limits = PolicySettings(minimum_cohort=10)
+    refused(DeclinedError, "at least 10 \\(policy.minimum_committee\\)", lambda: check_plan(limits, document))
+
+
+@pytest.mark.parametrize("size", [3, 9])
+def test_a_smaller_committee_of_chosen_members(world: World, size: int) -> None:
+    """The same with the last place given to somebody whom the seed did not draw there."""
 
     def edit(plan: plan_pb2.Plan) -> None:
-        del plan.committee[size:]
-        drawn = {member.prekey.device_id for member in plan.committee}
-        others = [device for device in world.devices if device.device_id not in drawn]
-        plan.committee.extend(world.member(0, device) for device in others[: size - len(plan.committee)])
-        renumber(plan)
-        plan.threshold = CohortParameters.derive(n_max=16, value_bits=8, committee_size=size).threshold
+        plan.committee[size - 1].CopyFrom(plan.committee[size])
+        resize(world, plan, size)
 
     refused(VerificationError, "not the one that the log's seed draws", world.open_cohort(edit=edit).verify)
 
 
 def test_a_smaller_pool_has_a_smaller_committee() -> None:
-    """What the test above refuses is right where the pool is small."""
+    """All of a small pool serve."""
     world = World.make(devices=4)
     assert len(world.open_cohort().verify().document.committee) == 4
 
