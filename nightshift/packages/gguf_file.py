@@ -295,7 +295,8 @@ class GgufFile:
             if count > _ARRAY_MAX:
                 raise self._malformed(f"{key[:80]!r} claims {count} entries, at most {_ARRAY_MAX} are read")
         longest = _TEXT_BYTES_MAX if element is None else _LIST_TEXT_BYTES_MAX
-        end = self._end_of(element or kind, count, value_start, key, longest)
+        # Not `element or kind`: UINT8 is 0.
+        end = self._end_of(kind if element is None else element, count, value_start, key, longest)
         self._entries[key] = _Entry(start, kind, element, count, value_start, end)
         return end
 

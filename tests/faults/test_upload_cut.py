@@ -77,7 +77,9 @@ def served_over(fleet: Fleet, breaks_after: list[int]) -> Iterator[BrokenWire]:
     configuration = fleet.coordinator.directory / "coordinator.toml"
     text = configuration.read_text("utf-8")
     assert f"\nport = {known}\n" in text
-    configuration.write_text(text.replace(f"\nport = {known}\n", f"\nport = {moved}\n"), "utf-8")
+    # What devices are told stays as it is: they would else follow the coordinator past the wire.
+    here = f'port = {moved}\npublic_device_address = "127.0.0.1:{known}"\n'
+    configuration.write_text(text.replace(f"\nport = {known}\n", f"\n{here}"), "utf-8")
     try:
         with fleet.serving(), BrokenWire(known, moved, breaks_after).carrying() as wire:
             yield wire

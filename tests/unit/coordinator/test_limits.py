@@ -165,7 +165,7 @@ def test_guessing_at_tokens_is_slowed_down_too(home: Home, monkeypatch: pytest.M
 
 def test_one_device_holds_only_some_of_the_threads(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """It opens upload streams and says nothing; another device is served meanwhile."""
-    with limited(home, monkeypatch, calls_at_once=2, upload_stream_s=60) as served:
+    with limited(home, monkeypatch, calls_at_once=2, upload_stream_s=60, calls_burst=10_000) as served:
         token = make_token(served)
         greedy, other = ScriptedDevice(token), ScriptedDevice(token)
         greedy.join()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import huggingface_hub.constants
+import huggingface_hub.file_download
 import pytest
 
 from coordinator.cli.main import _run
@@ -68,7 +69,8 @@ def test_a_hub_name_is_added_with_its_commit(run: Run, home: Home, monkeypatch: 
     with model_hub({"tiny/stories": Repository({"s-f32.gguf": STORIES.read_bytes()}, licence="mit")}) as hub:
         monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", hub.address)
         template = hub.address + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        for module in (huggingface_hub.constants, huggingface_hub.file_download):
+            monkeypatch.setattr(module, "HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)
         added = run("model", "add", "tiny/stories@v1.0:s-f32.gguf", "--quantisation", "Q4_0", "--json")
         assert added.code == 0, added.err
         commit = hub.repositories["tiny/stories"].commit

@@ -87,6 +87,18 @@ def tensor(name: bytes = b"t", axes: tuple[int, ...] = (32,), kind: int = 0, off
     return text(name) + struct.pack(f"<I{len(axes)}QIQ", len(axes), *axes, kind, offset)
 
 
+def test_arrays_of_bytes_are_read(tmp_path: Path) -> None:
+    """UINT8 is type 0, which is easily taken for "no type"."""
+    path = tmp_path / "bytes.gguf"
+    array, single = struct.pack("<IIQ", 9, 0, 3) + b"\x00\x07\xff", struct.pack("<I", 0) + b"\x05"
+    path.write_bytes(
+        header(tensors=1, keys=2) + text(b"array") + array + text(b"single") + single + tensor() + bytes(256)
+    )
+    with GgufFile.open(path) as file:
+        assert file.numbers("array") == [0, 7, 255]
+        assert file.integer("single") == 5
+
+
 HUGE = (1 << 64) - 1
 
 LIES = {
