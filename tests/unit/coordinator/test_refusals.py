@@ -164,8 +164,13 @@ def test_a_member_answers_or_refuses_never_both(served: Deployment, members: lis
 
 def test_of_an_answer_and_a_refusal_that_race_one_is_kept(served: Deployment, members: list[ScriptedDevice]) -> None:
     *committee, culprit = members
-    for member in committee[2:5]:
-        (cohort_id,) = member.check_in(no_plan=True).duties
+    raced = []
+    for index, member in enumerate(committee[2:5], start=3):
+        duties = member.check_in(no_plan=True).duties
+        if not duties:
+            break  # two refusals won: T answers cannot come any more, and the cohort is void
+        (cohort_id,) = duties
+        raced.append(index)
         given, word = member.make_answer(cohort_id), refusal(served, member, culprit.device_id)
         start = threading.Barrier(2)
 
@@ -182,7 +187,8 @@ def test_of_an_answer_and_a_refusal_that_race_one_is_kept(served: Deployment, me
         assert failed == [StateConflictError]
     with served.database.reading() as session:
         kept = words(session, only_cohort(served).cohort_id)
-    assert sorted(kept) == [3, 4, 5]
+    assert sorted(kept) == raced
+    assert len(raced) >= 2
     assert len(refusals(served)) == list(kept.values()).count("refusal")
 
 
