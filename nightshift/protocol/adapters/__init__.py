@@ -3,6 +3,7 @@
 from nightshift.protocol.adapters.errors import AdapterError, FormatError, LayoutError
 from nightshift.protocol.adapters.initialise import initialise
 from nightshift.protocol.adapters.layout import PROJECTIONS, AdapterLayout, Method, Side, Target, Tensors
+from nightshift.protocol.adapters.slots import TrainedSlots
 
 __all__ = [
     "PROJECTIONS",
@@ -14,5 +15,6 @@ __all__ = [
     "Side",
     "Target",
     "Tensors",
+    "TrainedSlots",
     "initialise",
 ]
