@@ -8,11 +8,12 @@ from typing import Any
 import click
 
 from coordinator import audit
-from coordinator.cli.command import coordinator, json_option, rfc3339, table
+from coordinator.cli.command import coordinator, json_option, table
 from nightshift.host.clock import now_unix_s
 from nightshift.host.console import emit
 from nightshift.host.files import write_atomic
 from nightshift.protocol.errors import UsageError
+from nightshift.protocol.times import rfc3339
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _RESTART = "restart `coordinator serve` to use it; devices need to do nothing"

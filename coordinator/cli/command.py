@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -45,11 +44,6 @@ def duration_s(text: str) -> int:
     if match is None:
         raise UsageError(f"{text!r} is not a duration; write for example 90s, 30m, 24h or 7d")
     return int(match[1]) * _UNITS_S[match[2]]
-
-
-def rfc3339(unix_s: int | None) -> str | None:
-    """A time as people and programs read it, in UTC; None stays None."""
-    return None if unix_s is None else datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def table(rows: Sequence[dict[str, Any]], columns: Sequence[str], *, empty: str) -> str:

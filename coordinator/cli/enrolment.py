@@ -5,10 +5,11 @@ from __future__ import annotations
 import click
 
 from coordinator import audit
-from coordinator.cli.command import coordinator, details, duration_s, json_option, rfc3339, table
+from coordinator.cli.command import coordinator, details, duration_s, json_option, table
 from nightshift.host.clock import now_unix_s
 from nightshift.host.console import emit, note
 from nightshift.host.tokens import JoinToken
+from nightshift.protocol.times import rfc3339
 
 
 @click.group()
@@ -52,7 +53,7 @@ def create_token(context: click.Context, uses: int, ttl: str, as_json: bool) -> 
 @click.pass_context
 def list_tokens(context: click.Context, as_json: bool) -> None:
     """Show all tokens, without their secrets."""
-    from coordinator.cli.views import token_record
+    from coordinator.admin.records import token_record
     from coordinator.enrolment import tokens
 
     with coordinator(context) as deployment, deployment.database.reading() as session:
@@ -71,7 +72,7 @@ def list_tokens(context: click.Context, as_json: bool) -> None:
 @click.pass_context
 def revoke_token(context: click.Context, token_id: str, as_json: bool) -> None:
     """Let nobody else join with a token; devices that joined stay."""
-    from coordinator.cli.views import token_record
+    from coordinator.admin.records import token_record
     from coordinator.enrolment import tokens
 
     with coordinator(context) as deployment, deployment.database.transaction() as session:
@@ -91,7 +92,7 @@ def device() -> None:
 @click.pass_context
 def list_devices(context: click.Context, as_json: bool) -> None:
     """Show all devices."""
-    from coordinator.cli.views import device_record
+    from coordinator.admin.records import device_record
     from coordinator.enrolment import devices
     from coordinator.rounds.standing import suspicion
 
@@ -119,7 +120,7 @@ def list_devices(context: click.Context, as_json: bool) -> None:
 @click.pass_context
 def show_device(context: click.Context, device_id: str, as_json: bool) -> None:
     """Show one device, named by the first digits of its id."""
-    from coordinator.cli.views import device_record
+    from coordinator.admin.records import device_record
     from coordinator.enrolment import devices
 
     with coordinator(context) as deployment, deployment.database.reading() as session:
@@ -135,7 +136,7 @@ def show_device(context: click.Context, device_id: str, as_json: bool) -> None:
 @click.pass_context
 def revoke_device(context: click.Context, device_id: str, reason: str, yes: bool, as_json: bool) -> None:
     """Take a device's right to take part, for good."""
-    from coordinator.cli.views import device_record
+    from coordinator.admin.records import device_record
     from coordinator.enrolment import devices
 
     with coordinator(context) as deployment:
@@ -163,7 +164,7 @@ def clear_device(context: click.Context, device_id: str, yes: bool, as_json: boo
     a stolen key, or a backup that was restored. Where a copy may still be about,
     revoke the device instead and let it join with a new key.
     """
-    from coordinator.cli.views import device_record
+    from coordinator.admin.records import device_record
     from coordinator.enrolment import clones, devices
 
     with coordinator(context) as deployment:
@@ -192,7 +193,7 @@ def acquit_device(context: click.Context, device_id: str, as_json: bool) -> None
     committee members could not use its shares than may be liars. Its contributions count again
     from the next round on; what happens from now on counts against it as against any other.
     """
-    from coordinator.cli.views import device_record
+    from coordinator.admin.records import device_record
     from coordinator.enrolment import devices
     from coordinator.rounds import standing
 

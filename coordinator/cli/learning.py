@@ -23,7 +23,7 @@ def task() -> None:
 @click.pass_context
 def create_task(context: click.Context, path: Path, as_json: bool) -> None:
     """Create a task and publish its release 0, the untrained adapter."""
-    from coordinator.cli.views import task_record
+    from coordinator.admin.records import task_record
     from coordinator.rounds import tasks
     from coordinator.rounds.task_settings import read_task_file
 
@@ -40,7 +40,7 @@ def create_task(context: click.Context, path: Path, as_json: bool) -> None:
 @click.pass_context
 def list_tasks(context: click.Context, as_json: bool) -> None:
     """Show all tasks."""
-    from coordinator.cli.views import task_record
+    from coordinator.admin.records import task_record
     from coordinator.rounds import tasks
 
     with coordinator(context) as deployment, deployment.database.reading() as session:
@@ -58,7 +58,7 @@ def list_tasks(context: click.Context, as_json: bool) -> None:
 @click.pass_context
 def pause_task(context: click.Context, name: str, resume: bool, as_json: bool) -> None:
     """Open no new rounds of a task; one that is under way ends as planned."""
-    from coordinator.cli.views import task_record
+    from coordinator.admin.records import task_record
     from coordinator.rounds import tasks
 
     with coordinator(context) as deployment, deployment.database.transaction() as session:

@@ -97,7 +97,7 @@ def serve(context: click.Context, log_format: str) -> None:
 @click.pass_context
 def status(context: click.Context, as_json: bool) -> None:
     """Say whether the service runs, who is enrolled, and how the tasks stand."""
-    from coordinator.cli.views import round_record, task_record
+    from coordinator.admin.records import round_record, task_record
     from coordinator.rounds.pool import pool
     from coordinator.rounds.rounds import running
     from coordinator.rounds.tasks import list_tasks

@@ -54,7 +54,7 @@ def add_model(
 
     A HUB NAME is organisation/name, with :FILE or :Q4_0 behind it to choose a file and @REVISION to choose a commit.
     """
-    from coordinator.cli.views import model_record
+    from coordinator.admin.records import model_record
     from coordinator.models import catalogue
     from coordinator.models.publishing import publish
     from nightshift.host.progress import bar
@@ -86,7 +86,7 @@ def add_model(
 @click.pass_context
 def list_models(context: click.Context, as_json: bool) -> None:
     """Show all models."""
-    from coordinator.cli.views import model_record
+    from coordinator.admin.records import model_record
     from coordinator.models import catalogue
 
     with coordinator(context) as deployment, deployment.database.reading() as session:
@@ -106,7 +106,7 @@ def list_models(context: click.Context, as_json: bool) -> None:
 @click.pass_context
 def show_model(context: click.Context, name: str, as_json: bool) -> None:
     """Show one model, named by alias or package id."""
-    from coordinator.cli.views import model_record
+    from coordinator.admin.records import model_record
     from coordinator.models import catalogue
 
     with coordinator(context) as deployment, deployment.database.reading() as session:

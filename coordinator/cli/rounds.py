@@ -9,10 +9,11 @@ from pathlib import Path
 import click
 
 from coordinator import audit
-from coordinator.cli.command import coordinator, details, json_option, rfc3339, table
+from coordinator.cli.command import coordinator, details, json_option, table
 from nightshift.host.clock import now_unix_s
 from nightshift.host.console import emit
 from nightshift.protocol.errors import UsageError
+from nightshift.protocol.times import rfc3339
 
 
 @click.group("round")
@@ -26,7 +27,7 @@ def rounds() -> None:
 @click.pass_context
 def open_round(context: click.Context, task: str, as_json: bool) -> None:
     """Open the next round of a task with the devices that are in the pool."""
-    from coordinator.cli.views import round_record
+    from coordinator.admin.records import round_record
     from coordinator.rounds import plans
     from coordinator.rounds.tasks import find_task
 
@@ -46,8 +47,8 @@ def open_round(context: click.Context, task: str, as_json: bool) -> None:
 @click.pass_context
 def list_rounds(context: click.Context, task: str, as_json: bool) -> None:
     """Show all rounds."""
+    from coordinator.admin.records import round_record
     from coordinator.cli.round_views import round_row
-    from coordinator.cli.views import round_record
     from coordinator.rounds.rounds import list_rounds as all_rounds
 
     with coordinator(context) as deployment, deployment.database.reading() as session:
@@ -66,8 +67,8 @@ def list_rounds(context: click.Context, task: str, as_json: bool) -> None:
 @click.pass_context
 def show_round(context: click.Context, name: str, as_json: bool) -> None:
     """Show a round, named TASK/ROUND, or one cohort of it, TASK/ROUND/COHORT or the first digits of its id."""
+    from coordinator.admin.records import round_record
     from coordinator.cli.round_views import round_text
-    from coordinator.cli.views import round_record
     from coordinator.rounds.rounds import find
 
     with coordinator(context) as deployment, deployment.database.reading() as session:
@@ -82,8 +83,8 @@ def show_round(context: click.Context, name: str, as_json: bool) -> None:
 @click.pass_context
 def watch_round(context: click.Context, name: str, every_s: float, as_json: bool) -> None:
     """Follow a round until it has ended: a line, or with --json an object, whenever something has changed."""
+    from coordinator.admin.records import round_record
     from coordinator.cli.round_views import progress_text
-    from coordinator.cli.views import round_record
     from coordinator.rounds.rounds import find
 
     shown = ""
@@ -109,8 +110,8 @@ def watch_round(context: click.Context, name: str, every_s: float, as_json: bool
 @click.pass_context
 def abort_round(context: click.Context, name: str, reason: str, yes: bool, as_json: bool) -> None:
     """End a round, or one cohort of it, without a sum; its uploads are erased. Cohorts that are opened stay opened."""
+    from coordinator.admin.records import round_record
     from coordinator.aggregation.places import erase_ended
-    from coordinator.cli.views import round_record
     from coordinator.rounds.advance import abort, conclude_rounds
     from coordinator.rounds.rounds import find
 
@@ -143,7 +144,7 @@ def release() -> None:
 @click.pass_context
 def list_releases(context: click.Context, task: str, as_json: bool) -> None:
     """Show all releases."""
-    from coordinator.cli.views import release_record
+    from coordinator.admin.records import release_record
     from coordinator.releases import publication
 
     with coordinator(context) as deployment, deployment.database.reading() as session:
@@ -163,7 +164,7 @@ def list_releases(context: click.Context, task: str, as_json: bool) -> None:
 @click.pass_context
 def show_release(context: click.Context, name: str, as_json: bool) -> None:
     """Show one release, named by TASK/NUMBER or by the first digits of its id."""
-    from coordinator.cli.views import release_record
+    from coordinator.admin.records import release_record
     from coordinator.releases import publication
 
     with coordinator(context) as deployment, deployment.database.reading() as session:
@@ -178,7 +179,7 @@ def show_release(context: click.Context, name: str, as_json: bool) -> None:
 @click.pass_context
 def export_release(context: click.Context, name: str, output: Path, as_json: bool) -> None:
     """Write the adapter of a release, named by TASK/NUMBER, as safetensors."""
-    from coordinator.cli.views import release_record
+    from coordinator.admin.records import release_record
     from coordinator.releases import publication
     from coordinator.storage import artefacts
     from nightshift.host.files import write_atomic

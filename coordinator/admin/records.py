@@ -10,7 +10,6 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from coordinator.aggregation import places
-from coordinator.cli.command import rfc3339
 from coordinator.rounds.prekeys import unspent
 from coordinator.rounds.rounds import cohorts_of
 from coordinator.rounds.seats import words
@@ -33,6 +32,7 @@ from coordinator.storage.rows import (
 from nightshift.protocol.manifest import Manifest
 from nightshift.protocol.readable_ids import readable_id
 from nightshift.protocol.release import ReleaseDocument
+from nightshift.protocol.times import rfc3339
 
 
 def token_record(token: Token, now_unix_s: int) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""What operators may ask and change, the same from this machine and from another."""
