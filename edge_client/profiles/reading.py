@@ -1,7 +1,5 @@
-"""Looking at the machine: /proc and /sys under a root, or macOS's own commands.
+"""Looking at the machine: /proc and /sys under a root (`MachineFiles`), or macOS's own commands.
 
-Nothing here can hang or fill the memory: only regular files are read, and of
-each at most `READ_LIMIT_BYTES`; of a directory at most `ENTRY_LIMIT` entries.
 What cannot be read is a fact that is unknown, never an error.
 """
 
@@ -9,14 +7,13 @@ from __future__ import annotations
 
 import os
 import platform
-import stat
 import struct
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 
+from edge_client.machine_files import READ_LIMIT_BYTES, MachineFiles
 from edge_client.profiles.facts import (
     APPLE_IMPLEMENTER,
     Facts,
@@ -34,8 +31,6 @@ from edge_client.profiles.facts import (
 )
 from edge_client.training.allocator import JEMALLOC_DIRECTORIES
 
-READ_LIMIT_BYTES = 2**20  # /proc/cpuinfo of a 512-processor server takes some 750 KiB
-ENTRY_LIMIT = 256
 COMMAND_LIMIT_S = 5.0
 
 SYSCTL = (
@@ -66,7 +61,7 @@ def read_facts(root: Path = Path("/"), *, host: Host | None = None, run: Run | N
     if known.system == "Darwin":
         execute = _run if run is None else run
         return darwin_facts(known, execute(SYSCTL), execute(PMSET))
-    return _linux_facts(_Source(root), known)
+    return _linux_facts(_Source(MachineFiles(root)), known)
 
 
 def this_host() -> Host:
@@ -85,15 +80,15 @@ def this_host() -> Host:
 class _Source:
     """Files under a root, and the names of those that gave nothing."""
 
-    root: Path
+    files: MachineFiles
     unread: list[str] = field(default_factory=list)
 
     def text(self, name: str, *, note: bool = False) -> str:
         """The beginning of a file; empty, and noted if asked, when it cannot be read."""
-        data = _read(self.root / name)
-        if note and not data.strip(b"\0 \n"):
+        text = self.files.text(name)
+        if note and not text.strip("\0 \n"):
             self.unread.append(name)
-        return data.decode("utf-8", "replace")
+        return text
 
     def first(self, *names: str) -> str:
         """The first file that holds a name."""
@@ -101,11 +96,11 @@ class _Source:
 
     def entries(self, name: str) -> list[str] | None:
         """Names in a directory; None if it cannot be listed."""
-        try:
-            with os.scandir(self.root / name) as found:
-                return sorted(entry.name for entry in islice(found, ENTRY_LIMIT))
-        except OSError:
-            return None
+        return self.files.entries(name)
+
+    def exists(self, name: str) -> bool:
+        """Whether there is anything of this name."""
+        return _exists(self.files.root / name)
 
 
 def _linux_facts(source: _Source, host: Host) -> Facts:
@@ -123,7 +118,7 @@ def _linux_facts(source: _Source, host: Host) -> Facts:
         architecture=architecture_name(host.machine),
         python_bits=host.python_bits,
         page_size_bytes=host.page_size_bytes,
-        android=is_android_release(host.release) or _exists(source.root / TERMUX),
+        android=is_android_release(host.release) or source.exists(TERMUX),
         board=_board(source, cpu),
         apple=any(implementer == APPLE_IMPLEMENTER for implementer, _ in cpu.cores),
         chassis=parse_number(source.text("sys/class/dmi/id/chassis_type")),
@@ -135,7 +130,7 @@ def _linux_facts(source: _Source, host: Host) -> Facts:
         physical_cores=cpu.physical,
         memory_mb=min((size for size in (memory_mb, limit_mb) if size is not None), default=None),
         thermal_zones=len(zones),
-        jemalloc=any(_exists(source.root / str(place)[1:] / "libjemalloc.so.2") for place in JEMALLOC_DIRECTORIES),
+        jemalloc=any(source.exists(f"{str(place)[1:]}/libjemalloc.so.2") for place in JEMALLOC_DIRECTORIES),
         unread=tuple(source.unread),
     )
 
@@ -165,28 +160,6 @@ def _battery(source: _Source) -> bool | None:
         )
         for name in names
     )
-
-
-def _read(path: Path) -> bytes:
-    """At most `READ_LIMIT_BYTES` of a regular file; nothing of anything else."""
-    try:
-        # Not blocking: a FIFO in a file's place must not hold the agent up.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except (OSError, ValueError):
-        return b""
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            return b""
-        parts: list[bytes] = []
-        left = READ_LIMIT_BYTES
-        while left and (part := os.read(descriptor, min(left, 65536))):  # proc gives one page at a time
-            parts.append(part)
-            left -= len(part)
-        return b"".join(parts)
-    except OSError:  # reading a sensor can fail although opening it did not
-        return b""
-    finally:
-        os.close(descriptor)
 
 
 def _exists(path: Path) -> bool:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge_client.machine_files import ENTRY_LIMIT, READ_LIMIT_BYTES, read_bounded
 from edge_client.profiles import reading
 from edge_client.profiles.choice import choose
 from edge_client.profiles.facts import (
@@ -26,7 +27,7 @@ from edge_client.profiles.facts import (
     powers_the_machine,
     printable_text,
 )
-from edge_client.profiles.reading import ENTRY_LIMIT, PMSET, READ_LIMIT_BYTES, SYSCTL, read_facts
+from edge_client.profiles.reading import PMSET, SYSCTL, read_facts
 from edge_client.profiles.settings import settings_for
 from edge_client.profiles.shipped import load_profiles
 
@@ -239,7 +240,7 @@ def test_an_endless_file_is_read_only_so_far(tmp_path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("wb") as file:
             file.truncate(2**40)  # sparse: a terabyte of zeros
-    assert len(reading._read(tmp_path / SOURCES[0])) == READ_LIMIT_BYTES
+    assert len(read_bounded(tmp_path / SOURCES[0])) == READ_LIMIT_BYTES
     settle(read_facts(tmp_path, host=ARM))
 
 
