@@ -77,6 +77,7 @@ def prepare(
         time_limit_s=_time_limit_s(session, document),
     )
     result = local_training.train(job, session.configuration.training, on_step=on_step)
+    session.notes.extend(local_training.allocator_notes(result, session.configuration.training))
     values = _encode(document, parent, result, metrics)
     contribution = _journal(session, assignment, result, values)
     shutil.rmtree(directory, ignore_errors=True)

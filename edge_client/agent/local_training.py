@@ -180,6 +180,18 @@ def check_complete(result: ChildResult, steps: int) -> ChildResult:
     return result
 
 
+def allocator_notes(result: ChildResult, limits: TrainingLimits) -> list[str]:
+    """Says so where training ran on another allocator than the device profile or the owner wants."""
+    from edge_client.training.allocator import Allocator, jemalloc_can_run
+
+    if not (limits.jemalloc and jemalloc_can_run()) or result.allocator is Allocator.JEMALLOC:
+        return []
+    return [
+        f"training ran on {result.allocator.value}, since jemalloc was not found: it takes more memory or time; "
+        "on Debian: apt install libjemalloc2"
+    ]
+
+
 def forget_other_runs(training: Path, keep: Path | None) -> None:
     """Remove the working directories of runs that will not be continued."""
     for directory in training.iterdir():

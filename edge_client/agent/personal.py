@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -27,13 +28,27 @@ ALPHA = 16.0
 
 @dataclass(frozen=True, slots=True)
 class PersonalRun:
-    """What a personal training run came to; losses in nats per answer token on the held-out part."""
+    """What a personal training run came to; losses in nats per answer token.
+
+    Attributes:
+        adapter: the result, in use now as the personal one.
+        examples: trained on.
+        held_out: kept out, and measured on.
+        skipped: reason -> rows that were not used.
+        loss_before: on the held-out part.
+        loss_after: the same, after training.
+        losses: of every step, on what it was trained on.
+        allocator: what the training process ran on.
+    """
 
     adapter: StoredAdapter
     examples: int
     held_out: int
+    skipped: Mapping[str, int]
     loss_before: float
     loss_after: float
+    losses: tuple[float, ...]
+    allocator: str
 
 
 def train_personal(
@@ -92,8 +107,18 @@ def train_personal(
     result = local_training.train(job, limits, on_step=on_step)
     stored = _keep(home, store, package, layout, to_safetensors(result.outcome.adapter, layout))
     shutil.rmtree(directory, ignore_errors=True)
-    losses = result.held_out_losses
-    return PersonalRun(stored, result.examples, result.held_out, losses["parent"].mean, losses["trained"].mean)
+    notes.extend(local_training.allocator_notes(result, limits))
+    held_out = result.held_out_losses
+    return PersonalRun(
+        adapter=stored,
+        examples=result.examples,
+        held_out=result.held_out,
+        skipped=result.skipped,
+        loss_before=held_out["parent"].mean,
+        loss_after=held_out["trained"].mean,
+        losses=result.outcome.losses,
+        allocator=result.allocator.value,
+    )
 
 
 def _keep(home: Home, store: Store, package: ModelPackage, layout: AdapterLayout, data: bytes) -> StoredAdapter:

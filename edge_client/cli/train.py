@@ -32,6 +32,7 @@ def train(
     """Train an adapter on this device's text, for this device alone. Nothing is sent."""
     from edge_client.agent.personal import train_personal
     from edge_client.cli.choosing import choose_adapter, choose_package
+    from edge_client.cli.loss_curve import sparkline, thinned
     from edge_client.cli.progress import watching
     from edge_client.store import open_store
     from nightshift.host.console import note
@@ -63,15 +64,22 @@ def train(
         )
     for line in notes:
         note(f"note: {line}")
+    curve = thinned(run.losses)
     value = {
         "adapter": run.adapter.name,
+        "steps": len(run.losses),
         "examples": run.examples,
         "held_out": run.held_out,
+        "skipped": dict(run.skipped),
         "loss_before": run.loss_before,
         "loss_after": run.loss_after,
+        "losses": list(run.losses),
+        "allocator": run.allocator,
     }
     call.emit(
         value,
-        f"{run.adapter.name}: trained on {run.examples} examples; loss on {run.held_out} held-out ones "
-        f'{run.loss_before:.3f} -> {run.loss_after:.3f}\nuse it: edge-client generate --adapter {run.adapter.name} "…"',
+        f"{run.adapter.name}: {len(run.losses)} steps over {run.examples} examples\n"
+        f"  while training      {curve[0]:.3f} {sparkline(curve)} {curve[-1]:.3f}\n"
+        f"  {f'on {run.held_out} held out':20}{run.loss_before:.3f} -> {run.loss_after:.3f}\n"
+        f'use it: edge-client generate --adapter {run.adapter.name} "…"',
     )

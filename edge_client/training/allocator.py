@@ -10,7 +10,10 @@ What each costs is in docs/benchmarks/training.md.
 from __future__ import annotations
 
 import mmap
+import os
+import sys
 from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from pathlib import Path
 
 JEMALLOC_DIRECTORIES = (
@@ -26,6 +29,36 @@ _JEMALLOC_OPTIONS = "dirty_decay_ms:1000,muzzy_decay_ms:0,narenas:1,oversize_thr
 _JEMALLOC_PAGE_BYTES = 4096
 _GLIBC_THRESHOLD_BYTES = "65536"
 
+_MAPPED_FILES = Path("/proc/self/maps")
+
+
+class Allocator(StrEnum):
+    """What a process allocates with."""
+
+    JEMALLOC = "jemalloc"
+    MALLOC = "malloc"
+    TRIMMED_MALLOC = "malloc that gives large blocks back at once"
+
+
+def allocator_in_use(mapped_files: Path = _MAPPED_FILES, environment: Mapping[str, str] = os.environ) -> Allocator:
+    """Tells what this very process runs on: a library that was asked for may still have failed to load.
+
+    Args:
+        mapped_files: the kernel's list of what is mapped (proc(5)); where there is none, jemalloc is not looked for.
+        environment: of this process as it was started.
+    """
+    try:
+        if b"/libjemalloc.so" in mapped_files.read_bytes():
+            return Allocator.JEMALLOC
+    except OSError:
+        pass
+    return Allocator.TRIMMED_MALLOC if "MALLOC_TRIM_THRESHOLD_" in environment else Allocator.MALLOC
+
+
+def jemalloc_can_run(page_size_bytes: int = mmap.PAGESIZE, platform: str = sys.platform) -> bool:
+    """Whether this system could preload it: a jemalloc built for pages of 4 KiB ends a process that has larger ones."""
+    return platform.startswith("linux") and page_size_bytes <= _JEMALLOC_PAGE_BYTES
+
 
 def allocator_environment(
     environment: Mapping[str, str],
@@ -39,14 +72,13 @@ def allocator_environment(
 
     Args:
         environment: what to start from.
-        jemalloc: preload it where it is found (the device profile says so). Never with pages of more than
-            4 KiB (Raspberry Pi 5): a jemalloc built for 4 KiB ends the process there.
+        jemalloc: preload it where it is found and can run (the device profile says so).
         trim: without jemalloc, trade time for a lower peak (the device profile says so).
         directories: where to look for libjemalloc.so.2.
         page_size_bytes: of this kernel.
     """
     result = dict(environment)
-    usable = jemalloc and page_size_bytes <= _JEMALLOC_PAGE_BYTES
+    usable = jemalloc and jemalloc_can_run(page_size_bytes)
     for directory in directories if usable else ():
         library = directory / "libjemalloc.so.2"
         if library.is_file():

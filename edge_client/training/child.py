@@ -22,6 +22,7 @@ from types import FrameType
 from edge_client.data.prepare import prepare
 from edge_client.engines.onnx_engine import OnnxEngine
 from edge_client.training import exchange
+from edge_client.training.allocator import allocator_in_use
 from edge_client.training.evaluate import AnswerLoss, answer_loss
 from edge_client.training.exchange import ChildRequest, ChildResult
 from edge_client.training.interrupt import Interrupt
@@ -139,7 +140,8 @@ def _train(directory: Path, request: ChildRequest, interrupt: Interrupt) -> tupl
             for name, tensors in adapters.items():
                 engine.set_adapter(tensors, layouts[name])
                 losses[name] = answer_loss(engine, data.held_out)
-    return ChildResult(outcome, len(data.train), len(data.held_out), data.skipped, losses), layout
+    result = ChildResult(outcome, len(data.train), len(data.held_out), data.skipped, losses, allocator_in_use())
+    return result, layout
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from edge_client.data.holdout import DEFAULT_FRACTION
 from edge_client.data.sources import Columns, DataFormat, DataSource
 from edge_client.engines.sessions import RuntimeSettings
 from edge_client.training.adamw import Schedule
+from edge_client.training.allocator import Allocator
 from edge_client.training.errors import TrainingError
 from edge_client.training.evaluate import AnswerLoss
 from edge_client.training.settings import TrainingSettings
@@ -86,6 +87,7 @@ class ChildResult:
         skipped: reason -> rows not used.
         held_out_losses: "parent", "trained" and the names of `compare` -> loss on
             the held-out part; empty if the run was stopped or nothing is held out.
+        allocator: what the process ran on.
     """
 
     outcome: TrainingOutcome
@@ -93,6 +95,7 @@ class ChildResult:
     held_out: int
     skipped: Mapping[str, int]
     held_out_losses: Mapping[str, AnswerLoss]
+    allocator: Allocator = Allocator.MALLOC
 
 
 def write_request(directory: Path, request: ChildRequest) -> None:
@@ -152,10 +155,12 @@ def write_result(directory: Path, result: ChildResult, adapter: bytes) -> None:
         "last_loss": _finite(outcome.last_loss),
         "tokens": outcome.tokens,
         "stopped": outcome.stopped,
+        "losses": outcome.losses,
         "examples": result.examples,
         "held_out": result.held_out,
         "skipped": dict(result.skipped),
         "held_out_losses": {name: asdict(loss) for name, loss in result.held_out_losses.items()},
+        "allocator": result.allocator.value,
     }
     _write_json(directory / RESULT, record)
 
@@ -188,9 +193,11 @@ def read_result(directory: Path) -> ChildResult | tuple[str, str] | None:
         last_loss=_number(record["last_loss"]),
         tokens=record["tokens"],
         stopped=record["stopped"],
+        losses=tuple(record["losses"]),
     )
     losses = {name: AnswerLoss(**loss) for name, loss in record["held_out_losses"].items()}
-    return ChildResult(outcome, record["examples"], record["held_out"], record["skipped"], losses)
+    allocator = Allocator(record["allocator"])
+    return ChildResult(outcome, record["examples"], record["held_out"], record["skipped"], losses, allocator)
 
 
 def _source_record(source: DataSource) -> dict[str, Any]:

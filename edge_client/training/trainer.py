@@ -50,6 +50,7 @@ class TrainingOutcome:
         last_loss: loss of the last step.
         tokens: tokens seen, padding not counted.
         stopped: why the run ended early, or None.
+        losses: loss on answer tokens of every step done, in nats.
     """
 
     adapter: dict[str, NDArray[np.float32]]
@@ -58,6 +59,7 @@ class TrainingOutcome:
     last_loss: float
     tokens: int
     stopped: str | None
+    losses: tuple[float, ...] = ()
 
 
 def train(  # noqa: PLR0917 - model, adapter, data, settings: the order in which a run is thought of
@@ -194,6 +196,7 @@ class _State:
             last_loss=losses[-1],
             tokens=self.tokens,
             stopped=stopped,
+            losses=tuple(self._losses),
         )
 
 

@@ -92,6 +92,7 @@ def test_a_file_becomes_a_model_that_answers_and_learns(device: Device, tmp_path
     device("data", "add", str(source.path), "--format", "prompt")
     trained = device.json("train", "--local", "--steps", "2", "--model", "stories260K")
     assert trained["adapter"].startswith("personal/")
+    assert (trained["steps"], len(trained["losses"])) == (2, 2)
     assert not (device.home / "cache/import").exists()
 
 

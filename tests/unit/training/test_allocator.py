@@ -7,7 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from edge_client.training.allocator import JEMALLOC_DIRECTORIES, allocator_environment
+from edge_client.training.allocator import (
+    JEMALLOC_DIRECTORIES,
+    Allocator,
+    allocator_environment,
+    allocator_in_use,
+    jemalloc_can_run,
+)
+
+ASK = "from edge_client.training.allocator import allocator_in_use; print(allocator_in_use().value)"
+needs_jemalloc = pytest.mark.skipif(
+    not any((directory / "libjemalloc.so.2").exists() for directory in JEMALLOC_DIRECTORIES),
+    reason="libjemalloc.so.2 is not installed here (package libjemalloc2)",
+)
 
 TRIMMED = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 
@@ -51,12 +63,39 @@ def test_jemalloc_stays_out_where_the_profile_or_the_page_size_says_so(
     assert found == TRIMMED
 
 
-@pytest.mark.skipif(
-    not any((directory / "libjemalloc.so.2").exists() for directory in JEMALLOC_DIRECTORIES),
-    reason="libjemalloc.so.2 is not installed here (package libjemalloc2)",
+@pytest.mark.parametrize(
+    ("page_size_bytes", "platform", "can"), [(4096, "linux", True), (16384, "linux", False), (4096, "darwin", False)]
 )
+def test_jemalloc_is_for_linux_with_small_pages(page_size_bytes: int, platform: str, can: bool) -> None:
+    assert jemalloc_can_run(page_size_bytes, platform) is can
+
+
+def asked(environment: dict[str, str]) -> tuple[str, str]:
+    """What a process started so says that it runs on, and what it left on stderr."""
+    done = subprocess.run([sys.executable, "-c", ASK], env=environment, capture_output=True, text=True, check=True)
+    return done.stdout.strip(), done.stderr
+
+
+@needs_jemalloc
 def test_a_process_started_so_runs_on_jemalloc() -> None:
-    script = "print('libjemalloc' in open('/proc/self/maps').read())"
-    environment = allocator_environment(os.environ, jemalloc=True, trim=False)
-    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
-    assert (done.stdout.strip(), done.stderr) == ("True", "")
+    assert asked(allocator_environment(os.environ, jemalloc=True, trim=True)) == ("jemalloc", "")
+
+
+def test_a_process_says_what_it_runs_on_without_it() -> None:
+    assert asked(allocator_environment(os.environ, jemalloc=False, trim=False))[0] == Allocator.MALLOC
+    assert asked(allocator_environment(os.environ, jemalloc=False, trim=True))[0] == Allocator.TRIMMED_MALLOC
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="jemalloc is preloaded under Linux only")
+def test_a_library_that_does_not_load_is_not_claimed(tmp_path: Path) -> None:
+    """The dynamic linker goes on without it (ld.so(8)), and so does training."""
+    (tmp_path / "libjemalloc.so.2").write_bytes(b"no library")
+    environment = allocator_environment(
+        os.environ, jemalloc=True, trim=False, directories=[tmp_path], page_size_bytes=4096
+    )
+    assert "LD_PRELOAD" in environment
+    assert asked(environment)[0] == Allocator.MALLOC
+
+
+def test_where_the_kernel_lists_nothing_it_is_not_jemalloc(tmp_path: Path) -> None:
+    assert allocator_in_use(tmp_path / "absent", {}) is Allocator.MALLOC

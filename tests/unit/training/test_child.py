@@ -20,6 +20,7 @@ from edge_client.data.prepare import prepare
 from edge_client.data.sources import Columns, DataFormat, DataSource
 from edge_client.engines.sessions import RuntimeSettings, layout_for
 from edge_client.training import exchange
+from edge_client.training.allocator import JEMALLOC_DIRECTORIES, Allocator
 from edge_client.training.errors import ChildCrashedError, ChildOutOfMemoryError, ChildTimeoutError, NoExamplesError
 from edge_client.training.exchange import ChildRequest
 from edge_client.training.settings import TrainingSettings
@@ -33,6 +34,11 @@ from tests.support.stories import commands
 pytestmark = pytest.mark.slow
 
 ONE_THREAD = RuntimeSettings(threads=1)
+
+needs_jemalloc = pytest.mark.skipif(
+    not any((directory / "libjemalloc.so.2").exists() for directory in JEMALLOC_DIRECTORIES),
+    reason="libjemalloc.so.2 is not installed here (package libjemalloc2)",
+)
 
 
 @pytest.fixture
@@ -102,6 +108,33 @@ def test_the_child_does_what_training_here_does(
     assert set(losses) == {"parent", "trained", "release"}
     assert losses["release"] == losses["parent"]
     assert losses["trained"].mean < losses["parent"].mean
+
+
+@pytest.mark.parametrize(
+    ("jemalloc", "allocator"),
+    [
+        pytest.param(True, Allocator.JEMALLOC, marks=needs_jemalloc),
+        (False, Allocator.TRIMMED_MALLOC),
+    ],
+)
+def test_it_runs_on_jemalloc_where_that_is_found_and_says_what_it_ran_on(
+    request_for: Callable[..., ChildRequest], tmp_path: Path, jemalloc: bool, allocator: Allocator
+) -> None:
+    mapped: list[bool] = []
+
+    def look(_: Progress) -> None:
+        if not mapped:
+            mapped.append(any("libjemalloc" in part.path for part in child_of_this_process().memory_maps()))
+
+    result = train_in_child(
+        request_for(**LONG, jemalloc=jemalloc, trim_malloc=True),
+        tmp_path / "child",
+        on_step=look,
+        should_stop=lambda: "seen" if mapped else None,
+    )
+    assert mapped[0] is jemalloc
+    assert result.outcome.steps_done >= 1
+    assert result.allocator is allocator
 
 
 def test_its_files_are_private_and_hold_no_text(request_for: Callable[..., ChildRequest], tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from edge_client.data.sources import Columns, DataFormat, DataSource
 from edge_client.engines.sessions import RuntimeSettings
 from edge_client.training import exchange
 from edge_client.training.adamw import Schedule
+from edge_client.training.allocator import Allocator
 from edge_client.training.errors import TrainingError
 from edge_client.training.evaluate import AnswerLoss
 from edge_client.training.exchange import ChildRequest, ChildResult
@@ -51,18 +52,21 @@ def test_a_request_arrives_as_it_was_sent(tmp_path: Path) -> None:
 
 
 def outcome(**changes: object) -> TrainingOutcome:
-    whole = TrainingOutcome(ADAPTER, steps_done=2, mean_loss=1.5, last_loss=1.25, tokens=99, stopped="why")
+    whole = TrainingOutcome(
+        ADAPTER, steps_done=2, mean_loss=1.5, last_loss=1.25, tokens=99, stopped="why", losses=(1.75, 1.25)
+    )
     return replace(whole, **changes)  # type: ignore[arg-type]  # fields of TrainingOutcome by name
 
 
 def test_a_result_arrives_as_it_was_sent(tmp_path: Path) -> None:
     exchange.write_request(tmp_path, REQUEST)
     losses = {"parent": AnswerLoss(12.5, 4)}
-    sent = ChildResult(outcome(), examples=5, held_out=2, skipped={"empty text": 3}, held_out_losses=losses)
+    sent = ChildResult(outcome(), 5, 2, {"empty text": 3}, losses, allocator=Allocator.JEMALLOC)
     exchange.write_result(tmp_path, sent, to_safetensors(ADAPTER, LAYOUT))
     found = exchange.read_result(tmp_path)
     assert isinstance(found, ChildResult)
     assert (found.examples, found.held_out, found.skipped, found.held_out_losses) == (5, 2, {"empty text": 3}, losses)
+    assert found.allocator is Allocator.JEMALLOC
     for field in fields(TrainingOutcome):
         if field.name != "adapter":
             assert getattr(found.outcome, field.name) == getattr(sent.outcome, field.name)
