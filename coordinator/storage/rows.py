@@ -116,6 +116,7 @@ class Device(Base):
     enrolled_unix_s: Mapped[int]
     last_seen_unix_s: Mapped[int | None] = mapped_column(default=None, index=True)
     client_version: Mapped[str] = mapped_column(default="")
+    rank_limit: Mapped[int] = mapped_column(default=0)  # most rank slots that it trains, as it says; 0: any number
     prekey_epoch: Mapped[int] = mapped_column(default=0)
     nonce_before: Mapped[bytes | None] = mapped_column(default=None)  # what the last check-in presented
     nonce: Mapped[bytes | None] = mapped_column(default=None)  # what the next one has to present
@@ -224,6 +225,17 @@ class ReleaseRow(Base):
     """Object with what the server's optimiser remembers after this release; none without such a memory."""
 
 
+class ReleaseMetadataRow(Base):
+    """A file of the release metadata (TUF) as it was signed; `coordinator.releases.repository`."""
+
+    __tablename__ = "release_metadata"
+
+    role: Mapped[str] = mapped_column(String(16), primary_key=True)
+    version: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    document: Mapped[bytes]
+    expires_unix_s: Mapped[int]
+
+
 class Round(Base):
     """One night's learning of one task: its cohorts share a parent, and what they learn becomes one release."""
 
@@ -256,6 +268,7 @@ class Cohort(Base):
     plan_signature: Mapped[bytes]
     plan_position: Mapped[int] = mapped_column(ForeignKey("log_entries.position"))
     parent_release: Mapped[bytes] = mapped_column(ForeignKey("releases.release_id"))
+    trained_rank: Mapped[int]
     n_min: Mapped[int]
     n_max: Mapped[int]
     threshold: Mapped[int]

@@ -38,6 +38,7 @@ class Domain(Enum):
     RENEWAL_CHALLENGE = "nightshift/v1/renewal-challenge"
     RENEWAL_PROOF = "nightshift/v1/renewal-proof"
     ADDRESSES = "nightshift/v1/addresses"
+    RELEASE_ROOT = "nightshift/v1/release-root"
     ADAPTER_SEED = "nightshift/v1/adapter-seed"
     ROTATION = "nightshift/v1/rotation"
 

@@ -15,6 +15,9 @@
     │   ├── HashMismatchError
     │   ├── LogInconsistentError   the log forks, shrinks or lacks an entry
     │   ├── EquivocationError      two different things said where one is allowed
+    │   ├── RolledBackError        release metadata older than some that was seen
+    │   ├── FrozenError            release metadata whose time is over
+    │   ├── MixedError             release metadata of different states, put together
     │   └── MemberRevokedError     a committee member that no longer counts
     ├── IncompatibleError          protocol version or model that this build cannot use
     ├── ResourceError              not enough disk or memory
@@ -25,6 +28,7 @@
     │   ├── NotFoundError          no such task, cohort, artefact
     │   └── TokenError             a join token that is unknown, used up or expired
     └── OverloadedError            ask again after the time given
+        └── UnavailableError       a store of the coordinator does not answer
 
 Each leaf carries a reason (travels as google.rpc.ErrorInfo), a gRPC status
 name and an exit code; `by_reason` lists them all and a test keeps them distinct.
@@ -149,6 +153,24 @@ class EquivocationError(VerificationError):
     reason = "EQUIVOCATION"
 
 
+class RolledBackError(VerificationError):
+    """Release metadata is older than some that was seen: releases that were left behind would come back."""
+
+    reason = "ROLLED_BACK"
+
+
+class FrozenError(VerificationError):
+    """The time of the newest release metadata is over: newer releases may be withheld."""
+
+    reason = "FROZEN"
+
+
+class MixedError(VerificationError):
+    """Release metadata of different states was put together."""
+
+    reason = "MIXED"
+
+
 class MemberRevokedError(VerificationError):
     """A committee member is revoked, or its certificate is not valid now."""
 
@@ -230,6 +252,13 @@ class OverloadedError(NightshiftError):
     reason = "OVERLOADED"
     grpc_status = "RESOURCE_EXHAUSTED"
     exit_code = ExitCode.UNREACHABLE
+
+
+class UnavailableError(OverloadedError):
+    """The coordinator answers, but its database or its objects do not; what it did not acknowledge may be repeated."""
+
+    reason = "UNAVAILABLE"
+    grpc_status = "UNAVAILABLE"
 
 
 def by_reason() -> dict[str, type[NightshiftError]]:

@@ -19,7 +19,7 @@ SHARE_FAULT_DOES_NOT_OPEN: ShareFault
 SHARE_FAULT_NOT_IN_FIELD: ShareFault
 
 class CheckInRequest(_message.Message):
-    __slots__ = ("protocol_version_min", "protocol_version_max", "client_version", "log_size", "prekeys", "epoch", "no_plan", "last_nonce", "next_nonce")
+    __slots__ = ("protocol_version_min", "protocol_version_max", "client_version", "log_size", "prekeys", "epoch", "no_plan", "last_nonce", "next_nonce", "rank_limit")
     PROTOCOL_VERSION_MIN_FIELD_NUMBER: _ClassVar[int]
     PROTOCOL_VERSION_MAX_FIELD_NUMBER: _ClassVar[int]
     CLIENT_VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -29,6 +29,7 @@ class CheckInRequest(_message.Message):
     NO_PLAN_FIELD_NUMBER: _ClassVar[int]
     LAST_NONCE_FIELD_NUMBER: _ClassVar[int]
     NEXT_NONCE_FIELD_NUMBER: _ClassVar[int]
+    RANK_LIMIT_FIELD_NUMBER: _ClassVar[int]
     protocol_version_min: int
     protocol_version_max: int
     client_version: str
@@ -38,7 +39,8 @@ class CheckInRequest(_message.Message):
     no_plan: bool
     last_nonce: bytes
     next_nonce: bytes
-    def __init__(self, protocol_version_min: _Optional[int] = ..., protocol_version_max: _Optional[int] = ..., client_version: _Optional[str] = ..., log_size: _Optional[int] = ..., prekeys: _Optional[_Iterable[_Union[_plan_pb2.Prekey, _Mapping]]] = ..., epoch: _Optional[int] = ..., no_plan: _Optional[bool] = ..., last_nonce: _Optional[bytes] = ..., next_nonce: _Optional[bytes] = ...) -> None: ...
+    rank_limit: int
+    def __init__(self, protocol_version_min: _Optional[int] = ..., protocol_version_max: _Optional[int] = ..., client_version: _Optional[str] = ..., log_size: _Optional[int] = ..., prekeys: _Optional[_Iterable[_Union[_plan_pb2.Prekey, _Mapping]]] = ..., epoch: _Optional[int] = ..., no_plan: _Optional[bool] = ..., last_nonce: _Optional[bytes] = ..., next_nonce: _Optional[bytes] = ..., rank_limit: _Optional[int] = ...) -> None: ...
 
 class Duty(_message.Message):
     __slots__ = ("cohort_id",)
@@ -113,7 +115,7 @@ class NextCheckIn(_message.Message):
     def __init__(self, not_before_s: _Optional[int] = ..., window_s: _Optional[int] = ...) -> None: ...
 
 class CheckInResponse(_message.Message):
-    __slots__ = ("protocol_version", "time_unix_s", "checkpoint", "consistency_path", "duties", "plan", "releases", "revocation", "next_check_in", "prekeys_held", "voids", "addresses", "erasures")
+    __slots__ = ("protocol_version", "time_unix_s", "checkpoint", "consistency_path", "duties", "plan", "releases", "revocation", "next_check_in", "prekeys_held", "voids", "addresses", "erasures", "release_metadata")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     TIME_UNIX_S_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
@@ -127,6 +129,7 @@ class CheckInResponse(_message.Message):
     VOIDS_FIELD_NUMBER: _ClassVar[int]
     ADDRESSES_FIELD_NUMBER: _ClassVar[int]
     ERASURES_FIELD_NUMBER: _ClassVar[int]
+    RELEASE_METADATA_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     time_unix_s: int
     checkpoint: _log_pb2.Checkpoint
@@ -140,7 +143,8 @@ class CheckInResponse(_message.Message):
     voids: _containers.RepeatedCompositeFieldContainer[VoidCohort]
     addresses: Addresses
     erasures: _containers.RepeatedCompositeFieldContainer[Duty]
-    def __init__(self, protocol_version: _Optional[int] = ..., time_unix_s: _Optional[int] = ..., checkpoint: _Optional[_Union[_log_pb2.Checkpoint, _Mapping]] = ..., consistency_path: _Optional[_Iterable[bytes]] = ..., duties: _Optional[_Iterable[_Union[Duty, _Mapping]]] = ..., plan: _Optional[_Union[PlanOffer, _Mapping]] = ..., releases: _Optional[_Iterable[_Union[ReleaseOffer, _Mapping]]] = ..., revocation: _Optional[_Union[RevocationList, _Mapping]] = ..., next_check_in: _Optional[_Union[NextCheckIn, _Mapping]] = ..., prekeys_held: _Optional[int] = ..., voids: _Optional[_Iterable[_Union[VoidCohort, _Mapping]]] = ..., addresses: _Optional[_Union[Addresses, _Mapping]] = ..., erasures: _Optional[_Iterable[_Union[Duty, _Mapping]]] = ...) -> None: ...
+    release_metadata: ReleaseMetadataHead
+    def __init__(self, protocol_version: _Optional[int] = ..., time_unix_s: _Optional[int] = ..., checkpoint: _Optional[_Union[_log_pb2.Checkpoint, _Mapping]] = ..., consistency_path: _Optional[_Iterable[bytes]] = ..., duties: _Optional[_Iterable[_Union[Duty, _Mapping]]] = ..., plan: _Optional[_Union[PlanOffer, _Mapping]] = ..., releases: _Optional[_Iterable[_Union[ReleaseOffer, _Mapping]]] = ..., revocation: _Optional[_Union[RevocationList, _Mapping]] = ..., next_check_in: _Optional[_Union[NextCheckIn, _Mapping]] = ..., prekeys_held: _Optional[int] = ..., voids: _Optional[_Iterable[_Union[VoidCohort, _Mapping]]] = ..., addresses: _Optional[_Union[Addresses, _Mapping]] = ..., erasures: _Optional[_Iterable[_Union[Duty, _Mapping]]] = ..., release_metadata: _Optional[_Union[ReleaseMetadataHead, _Mapping]] = ...) -> None: ...
 
 class VoidCohort(_message.Message):
     __slots__ = ("proof", "erasures")
@@ -341,3 +345,25 @@ class FetchArtefactResponse(_message.Message):
     size_bytes: int
     data: bytes
     def __init__(self, size_bytes: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class ReleaseMetadataHead(_message.Message):
+    __slots__ = ("version", "sha256")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    sha256: bytes
+    def __init__(self, version: _Optional[int] = ..., sha256: _Optional[bytes] = ...) -> None: ...
+
+class GetReleaseMetadataRequest(_message.Message):
+    __slots__ = ("role", "version")
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    role: str
+    version: int
+    def __init__(self, role: _Optional[str] = ..., version: _Optional[int] = ...) -> None: ...
+
+class GetReleaseMetadataResponse(_message.Message):
+    __slots__ = ("document",)
+    DOCUMENT_FIELD_NUMBER: _ClassVar[int]
+    document: bytes
+    def __init__(self, document: _Optional[bytes] = ...) -> None: ...

@@ -85,6 +85,11 @@ class DeviceServiceStub:
                 request_serializer=nightshift_dot_v1_dot_device__pb2.RenewCertificateRequest.SerializeToString,
                 response_deserializer=nightshift_dot_v1_dot_device__pb2.RenewCertificateResponse.FromString,
                 _registered_method=True)
+        self.GetReleaseMetadata = channel.unary_unary(
+                '/nightshift.v1.DeviceService/GetReleaseMetadata',
+                request_serializer=nightshift_dot_v1_dot_device__pb2.GetReleaseMetadataRequest.SerializeToString,
+                response_deserializer=nightshift_dot_v1_dot_device__pb2.GetReleaseMetadataResponse.FromString,
+                _registered_method=True)
 
 
 class DeviceServiceServicer:
@@ -162,6 +167,13 @@ class DeviceServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetReleaseMetadata(self, request, context):
+        """Fetches one file of the metadata that says which releases and packages are served (TUF).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DeviceServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -214,6 +226,11 @@ def add_DeviceServiceServicer_to_server(servicer, server):
                     servicer.RenewCertificate,
                     request_deserializer=nightshift_dot_v1_dot_device__pb2.RenewCertificateRequest.FromString,
                     response_serializer=nightshift_dot_v1_dot_device__pb2.RenewCertificateResponse.SerializeToString,
+            ),
+            'GetReleaseMetadata': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetReleaseMetadata,
+                    request_deserializer=nightshift_dot_v1_dot_device__pb2.GetReleaseMetadataRequest.FromString,
+                    response_serializer=nightshift_dot_v1_dot_device__pb2.GetReleaseMetadataResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -487,6 +504,33 @@ class DeviceService:
             '/nightshift.v1.DeviceService/RenewCertificate',
             nightshift_dot_v1_dot_device__pb2.RenewCertificateRequest.SerializeToString,
             nightshift_dot_v1_dot_device__pb2.RenewCertificateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetReleaseMetadata(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nightshift.v1.DeviceService/GetReleaseMetadata',
+            nightshift_dot_v1_dot_device__pb2.GetReleaseMetadataRequest.SerializeToString,
+            nightshift_dot_v1_dot_device__pb2.GetReleaseMetadataResponse.FromString,
             options,
             channel_credentials,
             insecure,

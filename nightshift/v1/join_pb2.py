@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18nightshift/v1/join.proto\x12\rnightshift.v1\"\xa9\x01\n\x0bJoinRequest\x12\x14\n\x0ctoken_secret\x18\x01 \x01(\x0c\x12\x1b\n\x13\x63\x65rtificate_request\x18\x02 \x01(\x0c\x12\x1c\n\x14protocol_version_min\x18\x03 \x01(\r\x12\x1c\n\x14protocol_version_max\x18\x04 \x01(\r\x12\x16\n\x0e\x63lient_version\x18\x05 \x01(\t\x12\x13\n\x0b\x64\x65vice_name\x18\x06 \x01(\t\"n\n\x0cJoinResponse\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c\x12\x1b\n\x13signing_certificate\x18\x02 \x01(\x0c\x12\x12\n\nlog_origin\x18\x03 \x01(\t\x12\x18\n\x10protocol_version\x18\x04 \x01(\r\"(\n\x13\x42\x65ginRenewalRequest\x12\x11\n\tdevice_id\x18\x01 \x01(\x0c\"M\n\x14\x42\x65ginRenewalResponse\x12\r\n\x05nonce\x18\x01 \x01(\x0c\x12\x13\n\x0btime_unix_s\x18\x02 \x01(\x03\x12\x11\n\tsignature\x18\x03 \x01(\x0c\"\x8e\x01\n\x11\x45ndRenewalRequest\x12\x11\n\tdevice_id\x18\x01 \x01(\x0c\x12\x36\n\tchallenge\x18\x02 \x01(\x0b\x32#.nightshift.v1.BeginRenewalResponse\x12\x1b\n\x13\x63\x65rtificate_request\x18\x03 \x01(\x0c\x12\x11\n\tsignature\x18\x04 \x01(\x0c\")\n\x12\x45ndRenewalResponse\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c\x32\xfa\x01\n\x0bJoinService\x12?\n\x04Join\x12\x1a.nightshift.v1.JoinRequest\x1a\x1b.nightshift.v1.JoinResponse\x12W\n\x0c\x42\x65ginRenewal\x12\".nightshift.v1.BeginRenewalRequest\x1a#.nightshift.v1.BeginRenewalResponse\x12Q\n\nEndRenewal\x12 .nightshift.v1.EndRenewalRequest\x1a!.nightshift.v1.EndRenewalResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18nightshift/v1/join.proto\x12\rnightshift.v1\"\xa9\x01\n\x0bJoinRequest\x12\x14\n\x0ctoken_secret\x18\x01 \x01(\x0c\x12\x1b\n\x13\x63\x65rtificate_request\x18\x02 \x01(\x0c\x12\x1c\n\x14protocol_version_min\x18\x03 \x01(\r\x12\x1c\n\x14protocol_version_max\x18\x04 \x01(\r\x12\x16\n\x0e\x63lient_version\x18\x05 \x01(\t\x12\x13\n\x0b\x64\x65vice_name\x18\x06 \x01(\t\"\xa4\x01\n\x0cJoinResponse\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c\x12\x1b\n\x13signing_certificate\x18\x02 \x01(\x0c\x12\x12\n\nlog_origin\x18\x03 \x01(\t\x12\x18\n\x10protocol_version\x18\x04 \x01(\r\x12\x14\n\x0crelease_root\x18\x05 \x01(\x0c\x12\x1e\n\x16release_root_signature\x18\x06 \x01(\x0c\"(\n\x13\x42\x65ginRenewalRequest\x12\x11\n\tdevice_id\x18\x01 \x01(\x0c\"M\n\x14\x42\x65ginRenewalResponse\x12\r\n\x05nonce\x18\x01 \x01(\x0c\x12\x13\n\x0btime_unix_s\x18\x02 \x01(\x03\x12\x11\n\tsignature\x18\x03 \x01(\x0c\"\x8e\x01\n\x11\x45ndRenewalRequest\x12\x11\n\tdevice_id\x18\x01 \x01(\x0c\x12\x36\n\tchallenge\x18\x02 \x01(\x0b\x32#.nightshift.v1.BeginRenewalResponse\x12\x1b\n\x13\x63\x65rtificate_request\x18\x03 \x01(\x0c\x12\x11\n\tsignature\x18\x04 \x01(\x0c\")\n\x12\x45ndRenewalResponse\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c\x32\xfa\x01\n\x0bJoinService\x12?\n\x04Join\x12\x1a.nightshift.v1.JoinRequest\x1a\x1b.nightshift.v1.JoinResponse\x12W\n\x0c\x42\x65ginRenewal\x12\".nightshift.v1.BeginRenewalRequest\x1a#.nightshift.v1.BeginRenewalResponse\x12Q\n\nEndRenewal\x12 .nightshift.v1.EndRenewalRequest\x1a!.nightshift.v1.EndRenewalResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,16 +33,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_JOINREQUEST']._serialized_start=44
   _globals['_JOINREQUEST']._serialized_end=213
-  _globals['_JOINRESPONSE']._serialized_start=215
-  _globals['_JOINRESPONSE']._serialized_end=325
-  _globals['_BEGINRENEWALREQUEST']._serialized_start=327
-  _globals['_BEGINRENEWALREQUEST']._serialized_end=367
-  _globals['_BEGINRENEWALRESPONSE']._serialized_start=369
-  _globals['_BEGINRENEWALRESPONSE']._serialized_end=446
-  _globals['_ENDRENEWALREQUEST']._serialized_start=449
-  _globals['_ENDRENEWALREQUEST']._serialized_end=591
-  _globals['_ENDRENEWALRESPONSE']._serialized_start=593
-  _globals['_ENDRENEWALRESPONSE']._serialized_end=634
-  _globals['_JOINSERVICE']._serialized_start=637
-  _globals['_JOINSERVICE']._serialized_end=887
+  _globals['_JOINRESPONSE']._serialized_start=216
+  _globals['_JOINRESPONSE']._serialized_end=380
+  _globals['_BEGINRENEWALREQUEST']._serialized_start=382
+  _globals['_BEGINRENEWALREQUEST']._serialized_end=422
+  _globals['_BEGINRENEWALRESPONSE']._serialized_start=424
+  _globals['_BEGINRENEWALRESPONSE']._serialized_end=501
+  _globals['_ENDRENEWALREQUEST']._serialized_start=504
+  _globals['_ENDRENEWALREQUEST']._serialized_end=646
+  _globals['_ENDRENEWALRESPONSE']._serialized_start=648
+  _globals['_ENDRENEWALRESPONSE']._serialized_end=689
+  _globals['_JOINSERVICE']._serialized_start=692
+  _globals['_JOINSERVICE']._serialized_end=942
 # @@protoc_insertion_point(module_scope)

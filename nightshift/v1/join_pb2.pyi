@@ -22,16 +22,20 @@ class JoinRequest(_message.Message):
     def __init__(self, token_secret: _Optional[bytes] = ..., certificate_request: _Optional[bytes] = ..., protocol_version_min: _Optional[int] = ..., protocol_version_max: _Optional[int] = ..., client_version: _Optional[str] = ..., device_name: _Optional[str] = ...) -> None: ...
 
 class JoinResponse(_message.Message):
-    __slots__ = ("certificate", "signing_certificate", "log_origin", "protocol_version")
+    __slots__ = ("certificate", "signing_certificate", "log_origin", "protocol_version", "release_root", "release_root_signature")
     CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
     SIGNING_CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
     LOG_ORIGIN_FIELD_NUMBER: _ClassVar[int]
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    RELEASE_ROOT_FIELD_NUMBER: _ClassVar[int]
+    RELEASE_ROOT_SIGNATURE_FIELD_NUMBER: _ClassVar[int]
     certificate: bytes
     signing_certificate: bytes
     log_origin: str
     protocol_version: int
-    def __init__(self, certificate: _Optional[bytes] = ..., signing_certificate: _Optional[bytes] = ..., log_origin: _Optional[str] = ..., protocol_version: _Optional[int] = ...) -> None: ...
+    release_root: bytes
+    release_root_signature: bytes
+    def __init__(self, certificate: _Optional[bytes] = ..., signing_certificate: _Optional[bytes] = ..., log_origin: _Optional[str] = ..., protocol_version: _Optional[int] = ..., release_root: _Optional[bytes] = ..., release_root_signature: _Optional[bytes] = ...) -> None: ...
 
 class BeginRenewalRequest(_message.Message):
     __slots__ = ("device_id",)

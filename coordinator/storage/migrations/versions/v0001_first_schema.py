@@ -45,6 +45,7 @@ def upgrade() -> None:
         sa.Column("enrolled_unix_s", sa.BigInteger(), nullable=False),
         sa.Column("last_seen_unix_s", sa.BigInteger(), nullable=True),
         sa.Column("client_version", sa.Text(), nullable=False),
+        sa.Column("rank_limit", sa.BigInteger(), nullable=False),
         sa.Column("prekey_epoch", sa.BigInteger(), nullable=False),
         sa.Column("nonce_before", sa.LargeBinary(), nullable=True),
         sa.Column("nonce", sa.LargeBinary(), nullable=True),
@@ -171,6 +172,14 @@ def upgrade() -> None:
         batch_op.create_index("one_release_per_number", ["task", "number"], unique=True)
 
     op.create_table(
+        "release_metadata",
+        sa.Column("role", sa.String(length=16), nullable=False),
+        sa.Column("version", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("document", sa.LargeBinary(), nullable=False),
+        sa.Column("expires_unix_s", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("role", "version"),
+    )
+    op.create_table(
         "rounds",
         sa.Column("task", sa.String(length=64), nullable=False),
         sa.Column("number", sa.BigInteger(), autoincrement=False, nullable=False),
@@ -218,6 +227,7 @@ def upgrade() -> None:
         sa.Column("plan_signature", sa.LargeBinary(), nullable=False),
         sa.Column("plan_position", sa.BigInteger(), nullable=False),
         sa.Column("parent_release", sa.LargeBinary(), nullable=False),
+        sa.Column("trained_rank", sa.BigInteger(), nullable=False),
         sa.Column("n_min", sa.BigInteger(), nullable=False),
         sa.Column("n_max", sa.BigInteger(), nullable=False),
         sa.Column("threshold", sa.BigInteger(), nullable=False),
