@@ -72,6 +72,16 @@ class ReleaseOffer(_message.Message):
     proof: _log_pb2.LogProof
     def __init__(self, release: _Optional[bytes] = ..., signature: _Optional[bytes] = ..., proof: _Optional[_Union[_log_pb2.LogProof, _Mapping]] = ...) -> None: ...
 
+class DecisionOffer(_message.Message):
+    __slots__ = ("decision", "signature", "proof")
+    DECISION_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    PROOF_FIELD_NUMBER: _ClassVar[int]
+    decision: bytes
+    signature: bytes
+    proof: _log_pb2.LogProof
+    def __init__(self, decision: _Optional[bytes] = ..., signature: _Optional[bytes] = ..., proof: _Optional[_Union[_log_pb2.LogProof, _Mapping]] = ...) -> None: ...
+
 class RevocationList(_message.Message):
     __slots__ = ("number", "device_ids", "signature")
     NUMBER_FIELD_NUMBER: _ClassVar[int]
@@ -115,7 +125,7 @@ class NextCheckIn(_message.Message):
     def __init__(self, not_before_s: _Optional[int] = ..., window_s: _Optional[int] = ...) -> None: ...
 
 class CheckInResponse(_message.Message):
-    __slots__ = ("protocol_version", "time_unix_s", "checkpoint", "consistency_path", "duties", "plan", "releases", "revocation", "next_check_in", "prekeys_held", "voids", "addresses", "erasures", "release_metadata")
+    __slots__ = ("protocol_version", "time_unix_s", "checkpoint", "consistency_path", "duties", "plan", "releases", "revocation", "next_check_in", "prekeys_held", "voids", "addresses", "erasures", "release_metadata", "decisions")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     TIME_UNIX_S_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
@@ -130,6 +140,7 @@ class CheckInResponse(_message.Message):
     ADDRESSES_FIELD_NUMBER: _ClassVar[int]
     ERASURES_FIELD_NUMBER: _ClassVar[int]
     RELEASE_METADATA_FIELD_NUMBER: _ClassVar[int]
+    DECISIONS_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     time_unix_s: int
     checkpoint: _log_pb2.Checkpoint
@@ -144,7 +155,8 @@ class CheckInResponse(_message.Message):
     addresses: Addresses
     erasures: _containers.RepeatedCompositeFieldContainer[Duty]
     release_metadata: ReleaseMetadataHead
-    def __init__(self, protocol_version: _Optional[int] = ..., time_unix_s: _Optional[int] = ..., checkpoint: _Optional[_Union[_log_pb2.Checkpoint, _Mapping]] = ..., consistency_path: _Optional[_Iterable[bytes]] = ..., duties: _Optional[_Iterable[_Union[Duty, _Mapping]]] = ..., plan: _Optional[_Union[PlanOffer, _Mapping]] = ..., releases: _Optional[_Iterable[_Union[ReleaseOffer, _Mapping]]] = ..., revocation: _Optional[_Union[RevocationList, _Mapping]] = ..., next_check_in: _Optional[_Union[NextCheckIn, _Mapping]] = ..., prekeys_held: _Optional[int] = ..., voids: _Optional[_Iterable[_Union[VoidCohort, _Mapping]]] = ..., addresses: _Optional[_Union[Addresses, _Mapping]] = ..., erasures: _Optional[_Iterable[_Union[Duty, _Mapping]]] = ..., release_metadata: _Optional[_Union[ReleaseMetadataHead, _Mapping]] = ...) -> None: ...
+    decisions: _containers.RepeatedCompositeFieldContainer[DecisionOffer]
+    def __init__(self, protocol_version: _Optional[int] = ..., time_unix_s: _Optional[int] = ..., checkpoint: _Optional[_Union[_log_pb2.Checkpoint, _Mapping]] = ..., consistency_path: _Optional[_Iterable[bytes]] = ..., duties: _Optional[_Iterable[_Union[Duty, _Mapping]]] = ..., plan: _Optional[_Union[PlanOffer, _Mapping]] = ..., releases: _Optional[_Iterable[_Union[ReleaseOffer, _Mapping]]] = ..., revocation: _Optional[_Union[RevocationList, _Mapping]] = ..., next_check_in: _Optional[_Union[NextCheckIn, _Mapping]] = ..., prekeys_held: _Optional[int] = ..., voids: _Optional[_Iterable[_Union[VoidCohort, _Mapping]]] = ..., addresses: _Optional[_Union[Addresses, _Mapping]] = ..., erasures: _Optional[_Iterable[_Union[Duty, _Mapping]]] = ..., release_metadata: _Optional[_Union[ReleaseMetadataHead, _Mapping]] = ..., decisions: _Optional[_Iterable[_Union[DecisionOffer, _Mapping]]] = ...) -> None: ...
 
 class VoidCohort(_message.Message):
     __slots__ = ("proof", "erasures")

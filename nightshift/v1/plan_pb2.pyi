@@ -107,7 +107,7 @@ class CommitteeMember(_message.Message):
     def __init__(self, index: _Optional[int] = ..., prekey: _Optional[_Union[Prekey, _Mapping]] = ..., certificate: _Optional[bytes] = ...) -> None: ...
 
 class Plan(_message.Message):
-    __slots__ = ("protocol_version", "cohort_id", "round", "task", "base_model", "parent_release", "layout", "side", "training", "encoding", "n_max", "n_min", "pool", "committee", "threshold", "upload_deadline_unix_s", "latest_upload_deadline_unix_s", "answer_deadline_unix_s", "seed_log_size", "seed_log_root", "trained_rank")
+    __slots__ = ("protocol_version", "cohort_id", "round", "task", "base_model", "parent_release", "layout", "side", "training", "encoding", "n_max", "n_min", "pool", "committee", "threshold", "upload_deadline_unix_s", "latest_upload_deadline_unix_s", "answer_deadline_unix_s", "seed_log_size", "seed_log_root", "trained_rank", "served_release")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     COHORT_ID_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
@@ -129,6 +129,7 @@ class Plan(_message.Message):
     SEED_LOG_SIZE_FIELD_NUMBER: _ClassVar[int]
     SEED_LOG_ROOT_FIELD_NUMBER: _ClassVar[int]
     TRAINED_RANK_FIELD_NUMBER: _ClassVar[int]
+    SERVED_RELEASE_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     cohort_id: bytes
     round: int
@@ -150,4 +151,5 @@ class Plan(_message.Message):
     seed_log_size: int
     seed_log_root: bytes
     trained_rank: int
-    def __init__(self, protocol_version: _Optional[int] = ..., cohort_id: _Optional[bytes] = ..., round: _Optional[int] = ..., task: _Optional[str] = ..., base_model: _Optional[bytes] = ..., parent_release: _Optional[bytes] = ..., layout: _Optional[_Union[AdapterLayout, _Mapping]] = ..., side: _Optional[_Union[AdapterSide, str]] = ..., training: _Optional[_Union[TrainingSettings, _Mapping]] = ..., encoding: _Optional[_Union[VectorEncoding, _Mapping]] = ..., n_max: _Optional[int] = ..., n_min: _Optional[int] = ..., pool: _Optional[_Iterable[bytes]] = ..., committee: _Optional[_Iterable[_Union[CommitteeMember, _Mapping]]] = ..., threshold: _Optional[int] = ..., upload_deadline_unix_s: _Optional[int] = ..., latest_upload_deadline_unix_s: _Optional[int] = ..., answer_deadline_unix_s: _Optional[int] = ..., seed_log_size: _Optional[int] = ..., seed_log_root: _Optional[bytes] = ..., trained_rank: _Optional[int] = ...) -> None: ...
+    served_release: bytes
+    def __init__(self, protocol_version: _Optional[int] = ..., cohort_id: _Optional[bytes] = ..., round: _Optional[int] = ..., task: _Optional[str] = ..., base_model: _Optional[bytes] = ..., parent_release: _Optional[bytes] = ..., layout: _Optional[_Union[AdapterLayout, _Mapping]] = ..., side: _Optional[_Union[AdapterSide, str]] = ..., training: _Optional[_Union[TrainingSettings, _Mapping]] = ..., encoding: _Optional[_Union[VectorEncoding, _Mapping]] = ..., n_max: _Optional[int] = ..., n_min: _Optional[int] = ..., pool: _Optional[_Iterable[bytes]] = ..., committee: _Optional[_Iterable[_Union[CommitteeMember, _Mapping]]] = ..., threshold: _Optional[int] = ..., upload_deadline_unix_s: _Optional[int] = ..., latest_upload_deadline_unix_s: _Optional[int] = ..., answer_deadline_unix_s: _Optional[int] = ..., seed_log_size: _Optional[int] = ..., seed_log_root: _Optional[bytes] = ..., trained_rank: _Optional[int] = ..., served_release: _Optional[bytes] = ...) -> None: ...
