@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from google.protobuf.message import DecodeError
 
 from nightshift.protocol.adapters.layout import AdapterLayout, Side, Target
+from nightshift.protocol.adapters.slots import TrainedSlots
 from nightshift.protocol.domains import Domain, digest, frame
 from nightshift.protocol.errors import DeclinedError, IncompatibleError, MalformedError, NightshiftError
 from nightshift.protocol.identity import DEVICE_ID_BYTES, DeviceId
@@ -77,6 +78,7 @@ class PlanDocument:
     """A plan whose every field is in range; nothing is proved about it yet.
 
     Attributes:
+        slots: of which adapter what is trained: side and rank slots.
         parameters: ring, slots, field and threshold that follow from n_max, bits and committee.
         vector: what the vector holds and how it is encoded; the seed of a rotation follows from H.
         clip_norm: L2 bound on a device's delta; 0 for none.
@@ -91,8 +93,7 @@ class PlanDocument:
     task: str
     base_model: bytes
     parent_release: bytes
-    layout: AdapterLayout
-    side: Side
+    slots: TrainedSlots
     training: Training
     parameters: CohortParameters
     vector: VectorLayout
@@ -107,6 +108,16 @@ class PlanDocument:
     answer_deadline_unix_s: int
     seed_log_size: int
     seed_log_root: bytes
+
+    @property
+    def layout(self) -> AdapterLayout:
+        """Shape of the whole adapter."""
+        return self.slots.layout
+
+    @property
+    def side(self) -> Side:
+        """Which of its matrices are trained."""
+        return self.slots.side
 
     @classmethod
     def parse(cls, plan_bytes: bytes) -> PlanDocument:
@@ -235,13 +246,14 @@ def _document(plan: plan_pb2.Plan, identifier: bytes) -> PlanDocument:
         raise MalformedError(f"plan.task must be 1 to {MAX_TASK_CHARACTERS} printable characters")
     if plan.side not in _SIDES:
         raise MalformedError(f"plan.side {plan.side} is none that this build knows")
-    side = _SIDES[plan.side]
     layout = layout_from_proto(plan.layout)
+    _in_range("trained_rank", plan.trained_rank, 1, layout.rank)
+    slots = TrainedSlots(layout, _SIDES[plan.side], plan.trained_rank)
     encoding = plan.encoding
-    if encoding.delta_length != layout.vector_length(side):
+    if encoding.delta_length != slots.length:
         raise MalformedError(
             f"plan.encoding.delta_length is {encoding.delta_length}, "
-            f"the layout's side {side.value!r} has {layout.vector_length(side)} values"
+            f"{slots.rank} slots of the layout's side {slots.side.value!r} have {slots.length} values"
         )
     if len(encoding.metrics) > 64:
         raise MalformedError(f"plan.encoding.metrics lists {len(encoding.metrics)} metrics, at most 64 are allowed")
@@ -289,8 +301,7 @@ def _document(plan: plan_pb2.Plan, identifier: bytes) -> PlanDocument:
         task=plan.task,
         base_model=plan.base_model,
         parent_release=plan.parent_release,
-        layout=layout,
-        side=side,
+        slots=slots,
         training=_training(plan.training),
         parameters=parameters,
         vector=VectorLayout(

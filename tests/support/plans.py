@@ -222,6 +222,7 @@ class World:
             parent_release=parent.release_id,
             layout=layout_to_proto(LAYOUT),
             side=side_to_proto(Side.B),
+            trained_rank=LAYOUT.rank,
             training=plan_pb2.TrainingSettings(
                 steps=20,
                 batch_size=4,

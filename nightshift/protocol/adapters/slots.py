@@ -38,11 +38,9 @@ class TrainedSlots:
     rank: int
 
     def __post_init__(self) -> None:
-        if isinstance(self.rank, bool) or not isinstance(self.rank, int) or not 1 <= self.rank <= self.layout.rank:
-            raise LayoutError(
-                f"an adapter of rank {self.layout.rank} can be trained in 1 to {self.layout.rank} slots, "
-                f"got {str(self.rank)[:40]}"
-            )
+        most = self.layout.rank
+        if not 1 <= self.rank <= most:
+            raise LayoutError(f"an adapter of rank {most} can be trained in 1 to {most} slots, got {self.rank}")
 
     @property
     def are_all(self) -> bool:
