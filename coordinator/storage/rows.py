@@ -60,6 +60,13 @@ class TaskState(StrEnum):
     PAUSED = "paused"
 
 
+class AdminRole(StrEnum):
+    """What an operator may do."""
+
+    OPERATOR = "operator"
+    VIEWER = "viewer"  # may ask, not change
+
+
 def _choice(kind: type[StrEnum]) -> ChoiceType:
     # Stored as text with the enum's values, so that both databases and a person read the same.
     return ChoiceType(kind, native_enum=False, length=16, values_callable=lambda e: [m.value for m in e])
@@ -77,6 +84,7 @@ class Base(MappedAsDataclass, DeclarativeBase, kw_only=True):
         RoundState: _choice(RoundState),
         ContributionState: _choice(ContributionState),
         TaskState: _choice(TaskState),
+        AdminRole: _choice(AdminRole),
     }
 
 
@@ -168,6 +176,20 @@ class AuditRow(Base):
     verb: Mapped[str]
     subject: Mapped[str]
     detail: Mapped[str]
+
+
+class AdminRow(Base):
+    """An operator, known by the key of a certificate of the admin authority."""
+
+    __tablename__ = "admins"
+
+    admin_id: Mapped[bytes] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(64), index=True)
+    role: Mapped[AdminRole]
+    issued_unix_s: Mapped[int]
+    expires_unix_s: Mapped[int]
+    revoked_unix_s: Mapped[int | None] = mapped_column(default=None)
+    last_seen_unix_s: Mapped[int | None] = mapped_column(default=None)
 
 
 class Artefact(Base):

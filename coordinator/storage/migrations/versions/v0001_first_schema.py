@@ -14,6 +14,20 @@ depends_on = None
 def upgrade() -> None:
     """Apply."""
     op.create_table(
+        "admins",
+        sa.Column("admin_id", sa.LargeBinary(), nullable=False),
+        sa.Column("name", sa.String(length=64), nullable=False),
+        sa.Column("role", sa.Enum("operator", "viewer", name="adminrole", native_enum=False, length=16), nullable=False),
+        sa.Column("issued_unix_s", sa.BigInteger(), nullable=False),
+        sa.Column("expires_unix_s", sa.BigInteger(), nullable=False),
+        sa.Column("revoked_unix_s", sa.BigInteger(), nullable=True),
+        sa.Column("last_seen_unix_s", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("admin_id"),
+    )
+    with op.batch_alter_table("admins", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_admins_name"), ["name"], unique=False)
+
+    op.create_table(
         "artefacts",
         sa.Column("sha256", sa.LargeBinary(), nullable=False),
         sa.Column("size_bytes", sa.BigInteger(), nullable=False),
