@@ -1,19 +1,26 @@
-"""Federated averaging on opened sums (McMahan et al. 2017, algorithm 1).
+"""Federated averaging on opened sums (McMahan et al. 2017, algorithm 1), rank slot by rank slot.
 
 Each cohort's sum is decoded by its own plan; `combined` is the one place where the
 cohorts of a round meet. Sums are added in the clear: each hides its own contributors already.
+
+Cohorts of a round may train more or fewer rank slots (`nightshift.protocol.adapters.slots`). Of each slot the
+mean is over the devices that trained it: sums are added slot by slot, and divided by the summed weights of
+the cohorts that trained that slot. So a device that trains 4 of 16 slots counts as much in those 4 as any
+other, and does not pull the other 12 towards zero.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from coordinator.aggregation.server_optimisers import ServerMemory, ServerOptimiser
 from nightshift.protocol.adapters.layout import AdapterLayout, Side, Tensors
+from nightshift.protocol.adapters.slots import TrainedSlots
 from nightshift.protocol.errors import UsageError
 from nightshift.protocol.secagg.encoding import OpenedSum
 
@@ -23,65 +30,98 @@ class CohortSum:
     """What one cohort learned, and what the numbers mean.
 
     Attributes:
-        layout: of the adapter that its plan trained.
-        side: which factors.
-        opened: the decoded sum.
+        slots: of which adapter its plan trained what.
+        opened: the decoded sum; its delta is over those slots.
+    """
+
+    slots: TrainedSlots
+    opened: OpenedSum
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RoundSum:
+    """What the cohorts of a round learned together.
+
+    Attributes:
+        layout: of the whole adapter.
+        side: which matrices were trained.
+        mean_delta: float32[D], D = layout.vector_length(side): of each value the weighted mean over
+            the devices that trained its slot; 0 where none did.
+        trained: bool[D], which values somebody trained.
+        weight: the sum of all contributors' weights.
+        metrics: name -> the plain sum over all contributors.
+        contributors: of all cohorts.
     """
 
     layout: AdapterLayout
     side: Side
-    opened: OpenedSum
+    mean_delta: NDArray[np.float32]
+    trained: NDArray[np.bool_]
+    weight: float
+    metrics: dict[str, float]
+    contributors: int
 
 
-def combined(sums: Sequence[CohortSum]) -> CohortSum:
-    """The cohorts of a round as one: weighted deltas, weights, metrics and contributors added up, in this order.
+def combined(sums: Sequence[CohortSum]) -> RoundSum:
+    """The cohorts of a round as one.
+
+    Devices sent weight * delta and weight inside the encrypted sum, so a slot's quotient is
+    the mean over examples without anybody's count being known.
 
     Raises:
-        UsageError: no sum, or sums of different shapes, sides or metrics.
+        UsageError: no sum, or sums of different adapters, sides or metrics.
     """
     if not sums:
         raise UsageError("a round without an opened cohort has no sum")
-    first = sums[0]
-    for other in sums[1:]:
-        if (other.layout, other.side, other.opened.metrics.keys()) != (
-            first.layout,
-            first.side,
-            first.opened.metrics.keys(),
-        ):
-            raise UsageError("the cohorts of a round trained different adapters; their sums cannot be added")
-    total = first.opened.weighted_delta.copy()
-    for other in sums[1:]:
-        total += other.opened.weighted_delta
-    return CohortSum(
-        first.layout,
-        first.side,
-        OpenedSum(
-            weighted_delta=total,
-            weight=sum(each.opened.weight for each in sums),
-            metrics={name: sum(each.opened.metrics[name] for each in sums) for name in first.opened.metrics},
-            contributors=sum(each.opened.contributors for each in sums),
-        ),
+    layout, side, names = _meaning(sums[0])
+    if any(_meaning(other) != (layout, side, names) for other in sums[1:]):
+        raise UsageError("the cohorts of a round trained different adapters; their sums cannot be added")
+    total = np.zeros(layout.vector_length(side), dtype=np.float32)
+    weights = np.zeros_like(total)
+    for each in sums:
+        total += each.slots.spread(each.opened.weighted_delta)
+        weights += each.slots.spread(np.full(each.slots.length, each.opened.weight, dtype=np.float32))
+    trained = weights > 0
+    return RoundSum(
+        layout=layout,
+        side=side,
+        mean_delta=np.divide(total, weights, out=total, where=trained),
+        trained=trained,
+        weight=sum(each.opened.weight for each in sums),
+        metrics={name: sum(each.opened.metrics[name] for each in sums) for name in sums[0].opened.metrics},
+        contributors=sum(each.opened.contributors for each in sums),
     )
 
 
-def mean_delta(opened: OpenedSum) -> NDArray[np.float32]:
-    """The weighted mean of the deltas: float32[D].
-
-    Devices sent weight * delta and weight inside the encrypted sum, so the
-    quotient is the mean over examples without anybody's count being known.
-    """
-    return (opened.weighted_delta / opened.weight).astype(np.float32)
+def _meaning(each: CohortSum) -> tuple[AdapterLayout, Side, frozenset[str]]:
+    return each.slots.layout, each.slots.side, frozenset(each.opened.metrics)
 
 
-def means(opened: OpenedSum) -> dict[str, float]:
+class Totals(Protocol):
+    """What a cohort's sum and a round's have in common beside the delta."""
+
+    @property
+    def weight(self) -> float:
+        """The sum of the weights."""
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """Name -> the plain sum over contributors."""
+
+    @property
+    def contributors(self) -> int:
+        """How many."""
+
+
+def means(totals: Totals) -> dict[str, float]:
     """What a sum says beside its delta: the weight in all, and each metric's mean over the contributors."""
-    return {"weight": opened.weight} | {name: total / opened.contributors for name, total in opened.metrics.items()}
+    return {"weight": totals.weight} | {name: total / totals.contributors for name, total in totals.metrics.items()}
 
 
 def next_adapter(
-    parent: Tensors, learned: CohortSum, server: ServerOptimiser, memory: ServerMemory | None
+    parent: Tensors, learned: RoundSum, server: ServerOptimiser, memory: ServerMemory | None
 ) -> tuple[dict[str, NDArray[np.float32]], ServerMemory | None]:
-    """The parent adapter moved on the side that the plans trained, by what the server makes of the mean delta.
+    """The parent adapter moved where the plans trained it, by what the server makes of the mean delta.
 
     Args:
         parent: the adapter that devices started from.
@@ -95,5 +135,5 @@ def next_adapter(
     Raises:
         FormatError: a value is not finite.
     """
-    step, remembered = server.step(mean_delta(learned.opened), memory)
+    step, remembered = server.step(learned.mean_delta, memory, trained=learned.trained)
     return learned.layout.with_delta(parent, step, learned.side), remembered

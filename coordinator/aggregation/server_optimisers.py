@@ -4,7 +4,8 @@ The mean of what devices trained is a step direction ("pseudo-gradient"). FedAvg
 takes it as it is; FedAvgM and FedAdam keep a memory over rounds, which smooths
 the noise of small cohorts. The memory holds aggregates only, so it tells nobody
 more than the published releases do. Under `alternate` each side has a memory of
-its own: a round of A says nothing about B.
+its own: a round of A says nothing about B. Likewise a round in which nobody trained some
+rank slots says nothing about them: they take no step, not even by momentum, and their memory stays as it is.
 """
 
 from __future__ import annotations
@@ -71,12 +72,15 @@ class ServerOptimiser:
         """Whether a round's step depends on the rounds before it."""
         return self.method is not ServerMethod.FEDAVG
 
-    def step(self, mean_delta: Vector, memory: ServerMemory | None) -> tuple[Vector, ServerMemory | None]:
+    def step(
+        self, mean_delta: Vector, memory: ServerMemory | None, *, trained: NDArray[np.bool_]
+    ) -> tuple[Vector, ServerMemory | None]:
         """Turn one round's mean delta into what is added to the parent.
 
         Args:
-            mean_delta: float32[D].
+            mean_delta: float32[D], 0 where nothing was trained.
             memory: of the last round that trained this side; None at the first.
+            trained: bool[D], which values somebody trained.
 
         Returns:
             The step, float32[D], and the memory for the next round (None for fedavg).
@@ -95,12 +99,15 @@ class ServerOptimiser:
             )
         if self.method is ServerMethod.FEDAVGM:
             mean = np.float32(self.momentum) * memory.mean + mean_delta
-            return np.float32(self.learning_rate) * mean, replace(memory, mean=mean)
+            step = np.float32(self.learning_rate) * mean
+            return np.where(trained, step, 0), replace(memory, mean=np.where(trained, mean, memory.mean))
         mean = np.float32(self.momentum) * memory.mean + np.float32(1 - self.momentum) * mean_delta
         square = np.float32(self.second_momentum) * memory.square
         square += np.float32(1 - self.second_momentum) * np.square(mean_delta)
         step = np.float32(self.learning_rate) * mean / (np.sqrt(square) + np.float32(self.adaptivity))
-        return step, ServerMemory(mean, square)
+        return np.where(trained, step, 0), ServerMemory(
+            np.where(trained, mean, memory.mean), np.where(trained, square, memory.square)
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from coordinator.aggregation import fedavg, server_memory
 from coordinator.aggregation.documents import document_of
-from coordinator.aggregation.fedavg import CohortSum
+from coordinator.aggregation.fedavg import CohortSum, RoundSum
 from coordinator.aggregation.opening import opened_sum
 from coordinator.deployment import Deployment
 from coordinator.diagnostics import log
@@ -42,7 +42,7 @@ def conclude(deployment: Deployment, task: str, number: int, now_unix_s: int) ->
             return True
         learned = fedavg.combined(
             [
-                CohortSum(document.layout, document.side, opened_sum(deployment.objects, cohort))
+                CohortSum(document.slots, opened_sum(deployment.objects, cohort))
                 for cohort, document in zip(opened, documents, strict=True)
             ]
         )
@@ -65,7 +65,7 @@ class Candidate:
     memory_key: str | None
 
 
-def _candidate(deployment: Deployment, parent: ReleaseRow, learned: CohortSum) -> Candidate:
+def _candidate(deployment: Deployment, parent: ReleaseRow, learned: RoundSum) -> Candidate:
     with deployment.database.reading() as session:
         settings = TaskSettings.model_validate_json(session.get_one(Task, parent.task).settings)
     server = settings.server.optimiser()
@@ -85,7 +85,7 @@ def _publish(
     opened: Sequence[Cohort],
     *,
     made: Candidate,
-    learned: CohortSum,
+    learned: RoundSum,
     now_unix_s: int,
 ) -> None:
     with deployment.database.transaction() as session:
@@ -98,13 +98,13 @@ def _publish(
             made.adapter,
             parent=session.get_one(ReleaseRow, row.parent_release),
             plan_hashes=[cohort.plan_hash for cohort in opened],
-            contributors=learned.opened.contributors,
+            contributors=learned.contributors,
             now_unix_s=now_unix_s,
         )
         release.server_memory_key = made.memory_key
         row.release_id = release.release_id
         row.ended_unix_s = now_unix_s
-        row.metrics = json.dumps(fedavg.means(learned.opened))
+        row.metrics = json.dumps(fedavg.means(learned))
     log.info("release published", task=release.task, number=release.number, cohorts=len(opened))
 
 

@@ -7,10 +7,11 @@ import itertools
 import numpy as np
 import pytest
 
-from coordinator.aggregation.fedavg import CohortSum, combined, mean_delta, means, next_adapter
+from coordinator.aggregation.fedavg import CohortSum, combined, means, next_adapter
 from coordinator.aggregation.server_optimisers import ServerMethod, ServerOptimiser
 from nightshift.protocol.adapters.initialise import initialise
 from nightshift.protocol.adapters.layout import AdapterLayout, Side, Target
+from nightshift.protocol.adapters.slots import TrainedSlots
 from nightshift.protocol.errors import UsageError
 from nightshift.protocol.secagg.encoding import OpenedSum
 
@@ -22,21 +23,21 @@ def sum_over(numbers: range, layout: AdapterLayout = LAYOUT, side: Side = Side.B
     """What the devices of these numbers add up to: device n has weight (n + 1) / 8, delta n everywhere, loss n."""
     weights = [(number + 1) / 8 for number in numbers]
     opened = OpenedSum(
-        weighted_delta=np.full(LENGTH, sum(w * n for w, n in zip(weights, numbers, strict=True))),
+        weighted_delta=np.full(LENGTH, sum(w * n for w, n in zip(weights, numbers, strict=True)), np.float32),
         weight=sum(weights),
         metrics={name: float(sum(numbers))},
         contributors=len(numbers),
     )
-    return CohortSum(layout, side, opened)
+    return CohortSum(TrainedSlots(layout, side, layout.rank), opened)
 
 
 @pytest.mark.parametrize("cuts", [(0, 7), (0, 3, 7), (0, 2, 4, 7), (0, 1, 2, 3, 4, 5, 6, 7)])
 def test_any_deal_of_seven_devices_learns_the_same(cuts: tuple[int, ...]) -> None:
     total = combined([sum_over(range(first, last)) for first, last in itertools.pairwise(cuts)])
     # sum of n (n + 1) / 8 over sum of (n + 1) / 8 for n = 0..6: 112 / 28.
-    assert np.array_equal(mean_delta(total.opened), np.full(LENGTH, 4.0, dtype=np.float32))
-    assert means(total.opened) == {"weight": 3.5, "loss": 3.0}
-    assert total.opened.contributors == 7
+    assert np.array_equal(total.mean_delta, np.full(LENGTH, 4.0, dtype=np.float32))
+    assert means(total) == {"weight": 3.5, "loss": 3.0}
+    assert total.contributors == 7
 
 
 def test_adding_up_leaves_the_cohorts_sums_as_they_were() -> None:
@@ -77,6 +78,39 @@ def test_momentum_goes_on_from_what_the_parent_remembers() -> None:
 def test_sums_that_mean_something_else_are_not_added(other: CohortSum) -> None:
     with pytest.raises(UsageError, match="cannot be added"):
         combined([sum_over(range(3)), other])
+
+
+def ranked(rank: int, value: float, weight: float, side: Side = Side.B) -> CohortSum:
+    """A cohort that trained `rank` slots, all of whose devices moved every value of them by `value`."""
+    slots = TrainedSlots(LAYOUT, side, rank)
+    delta = np.full(slots.length, value * weight, dtype=np.float32)
+    return CohortSum(slots, OpenedSum(delta, weight, {"loss": 3.0}, 3))
+
+
+@pytest.mark.parametrize("side", list(Side))
+def test_of_each_slot_the_mean_is_over_those_that_trained_it(side: Side) -> None:
+    total = combined([ranked(1, 1.0, 0.75, side), ranked(2, 3.0, 0.25, side), ranked(2, 5.0, 0.75, side)])
+    for name, tensor in LAYOUT.from_vector(total.mean_delta, side).items():
+        first, second = (tensor[0], tensor[1]) if name.endswith("lora_a") else (tensor[:, 0], tensor[:, 1])
+        # (0.75 * 1 + 0.25 * 3 + 0.75 * 5) / 1.75, and (0.25 * 3 + 0.75 * 5) / 1.
+        np.testing.assert_array_equal(first, np.full(8, 3.0))
+        np.testing.assert_array_equal(second, np.full(8, 4.5))
+    assert means(total) == {"weight": 1.75, "loss": 1.0}
+    assert total.contributors == 9
+
+
+@pytest.mark.parametrize("method", list(ServerMethod))
+def test_slots_that_nobody_trained_stay_with_every_server(method: ServerMethod) -> None:
+    parent = initialise(LAYOUT, bytes(32))
+    server = ServerOptimiser(method, learning_rate=0.5, momentum=0.5)
+    first, memory = next_adapter(parent, combined([ranked(2, 1.0, 1.0)]), server, None)
+    second, _ = next_adapter(first, combined([ranked(1, 1.0, 1.0)]), server, memory)
+    for name, tensor in second.items():
+        if name.endswith("lora_b"):
+            np.testing.assert_array_equal(tensor[:, 1], first[name][:, 1])
+            assert (tensor[:, 0] > first[name][:, 0]).all()
+        else:
+            np.testing.assert_array_equal(tensor, parent[name])
 
 
 def test_no_sum_is_no_round() -> None:

@@ -11,12 +11,13 @@ from coordinator.aggregation.server_optimisers import ServerMemory, ServerMethod
 from nightshift.protocol.errors import UsageError
 
 DELTA = np.array([0.5, -0.25, 0.0], dtype=np.float32)
+ALL = np.ones(3, dtype=np.bool_)
 
 
 def steps(optimiser: ServerOptimiser, deltas: list[np.ndarray]) -> list[np.ndarray]:
     memory, taken = None, []
     for delta in deltas:
-        step, memory = optimiser.step(delta, memory)
+        step, memory = optimiser.step(delta, memory, trained=ALL)
         taken.append(step)
     return taken
 
@@ -54,10 +55,38 @@ def test_no_momentum_is_fedavg() -> None:
         np.testing.assert_array_equal(plain, without)
 
 
+@pytest.mark.parametrize("method", [ServerMethod.FEDAVGM, ServerMethod.FEDADAM])
+def test_what_a_round_did_not_train_takes_no_step_and_is_remembered_as_it_was(method: ServerMethod) -> None:
+    optimiser = ServerOptimiser(method, learning_rate=0.1, momentum=0.5)
+    first = np.array([True, False, True])
+    _, before = optimiser.step(DELTA, None, trained=ALL)
+    step, between = optimiser.step(np.where(first, DELTA, 0), before, trained=first)
+    assert before is not None
+    assert between is not None
+    assert step[1] == 0
+    assert between.mean[1] == before.mean[1] != 0
+    assert between.square[1:2].tolist() == before.square[1:2].tolist()
+    # The slot that was left out goes on as though there had been no such round; the others went two rounds on.
+    step, _ = optimiser.step(DELTA, between, trained=ALL)
+    second, after_two = optimiser.step(DELTA, before, trained=ALL)
+    third, _ = optimiser.step(DELTA, after_two, trained=ALL)
+    assert step[1] == second[1] != third[1]
+    assert step[0] == third[0] != second[0]
+
+
+def test_what_nobody_ever_trained_starts_like_the_first_round() -> None:
+    optimiser = ServerOptimiser(ServerMethod.FEDADAM, learning_rate=0.1)
+    first = np.array([True, False, True])
+    _, memory = optimiser.step(np.where(first, DELTA, 0), None, trained=first)
+    late, _ = optimiser.step(DELTA, memory, trained=ALL)
+    fresh, _ = optimiser.step(DELTA, None, trained=ALL)
+    assert late[1] == fresh[1] != 0
+
+
 def test_a_memory_of_another_length_is_refused() -> None:
     optimiser = ServerOptimiser(ServerMethod.FEDAVGM)
     with pytest.raises(UsageError, match="remembers 2 values, this round has 3"):
-        optimiser.step(DELTA, ServerMemory.empty(2, optimiser))
+        optimiser.step(DELTA, ServerMemory.empty(2, optimiser), trained=ALL)
 
 
 @pytest.mark.parametrize(
