@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from edge_client.home import Home
 from edge_client.profiles.layer import Advice, advice_for
 from nightshift.host.configuration import Loaded, load
+
+if TYPE_CHECKING:
+    from nightshift.protocol.identity import DeviceId
 
 ENVIRONMENT_PREFIX = "EDGE_CLIENT_"
 
@@ -19,35 +23,98 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class SourceRule(_Section):
+    """Which files some tasks may learn from.
+
+    Attributes:
+        tasks: names or shell patterns.
+        paths: shell patterns of whole paths; `~` is the owner's home, and `*` also stands for what lies deeper.
+    """
+
+    tasks: tuple[str, ...] = Field(min_length=1)
+    paths: tuple[str, ...]
+
+    @field_validator("paths")
+    @classmethod
+    def _whole(cls, paths: tuple[str, ...]) -> tuple[str, ...]:
+        for path in paths:
+            if not path.startswith(("/", "~")):
+                raise ValueError(f"{path!r} is not a whole path; begin with / or ~/")
+        return tuple(os.path.expanduser(path) for path in paths)
+
+
 class PolicySettings(_Section):
     """The owner's limits; the coordinator can only be stricter.
 
     Attributes:
         minimum_cohort: fewest contributors whose sum may hold this device's part.
         minimum_committee: fewest committee members; unset follows the cohort: min(10, minimum_cohort).
+        pinned_peers: ids of devices that the owner trusts by name; C - T + 1 of them or more must sit in the committee.
+        minimum_pinned: more of them than that; C - f makes a second set impossible (docs/owner.md).
         tasks: names or shell patterns of the tasks to take part in.
+        maximum_rounds_per_week: most contributions in seven days, of all tasks together; unset sets no limit.
+        sources: what tasks may learn from; empty lets every task use every source.
         maximum_epsilon: differential-privacy bound per contribution; unset asks for none.
         minimum_openness: lowest class of the Model Openness Framework; unset accepts any.
         minimum_licence: "free" wants weights that anyone may use for anything; unset accepts any.
+        licences: SPDX identifiers or patterns of the model's licence; empty accepts any.
     """
 
     minimum_cohort: int = Field(default=10, ge=3, le=1_000_000)
     minimum_committee: int | None = Field(default=None, ge=3, le=31)
+    pinned_peers: tuple[str, ...] = ()
+    minimum_pinned: int | None = Field(default=None, ge=1, le=31)
     tasks: tuple[str, ...] = ("*",)
+    maximum_rounds_per_week: int | None = Field(default=None, ge=1, le=10_000)
+    sources: tuple[SourceRule, ...] = ()
     maximum_epsilon: float | None = Field(default=None, gt=0)
     minimum_openness: Literal["I", "II", "III"] | None = None
     minimum_licence: Literal["free", "restricted"] | None = None
+    licences: tuple[str, ...] = ()
 
     @property
     def smallest_committee(self) -> int:
         """The limit that holds. A coordinator chooses C, so an owner who says nothing wants what is usual."""
         return self.minimum_committee if self.minimum_committee is not None else min(10, self.minimum_cohort)
 
-    @field_validator("tasks", mode="before")
+    @property
+    def pinned(self) -> frozenset[DeviceId]:
+        """The pinned peers' ids."""
+        return frozenset(_device_id(text) for text in self.pinned_peers)
+
+    @field_validator("tasks", "pinned_peers", "licences", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         # A variable holds one text: "commands,notes-*".
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    @field_validator("pinned_peers")
+    @classmethod
+    def _readable(cls, peers: tuple[str, ...]) -> tuple[str, ...]:
+        # Now, and not when the first plan comes: a mistyped pin is a limit that the owner only believes in.
+        for text in peers:
+            _device_id(text)
+        return peers
+
+    @model_validator(mode="after")
+    def _pins_for_a_number_of_them(self) -> PolicySettings:
+        if self.minimum_pinned is not None and self.minimum_pinned > len(self.pinned_peers):
+            raise ValueError(
+                f"minimum_pinned is {self.minimum_pinned}, pinned_peers names {len(self.pinned_peers)}; no plan could "
+                "satisfy it"
+            )
+        return self
+
+
+def _device_id(text: str) -> DeviceId:
+    # Here, because most commands have no pins to read and should not wait for the cryptography.
+    from nightshift.protocol.errors import UsageError
+    from nightshift.protocol.readable_ids import parse_device_id
+
+    try:
+        return parse_device_id(text)
+    except UsageError as error:
+        raise ValueError(str(error)) from error
 
 
 class TrainingLimits(_Section):
@@ -75,17 +142,46 @@ class TrainingLimits(_Section):
 
 
 class ConditionSettings(_Section):
-    """When a pass may run on its own (`run --now` skips these).
+    """When a pass may run on its own (`run --now` skips all but the clock). docs/client.md names each one's sensors.
 
     Attributes:
+        hours: span of the day in local time, such as 22:00-06:30; empty is any time.
         require_mains_power: wait until the machine is plugged in.
+        power: what feeds it, for a machine whose sensors do not say.
+        minimum_battery_percent: charge below which nothing runs.
         maximum_load: one-minute load average per core above which the machine counts as busy.
+        minimum_idle_s: seconds without keyboard and pointer; 0 asks for none.
+        maximum_temperature_celsius: of the hottest thermal zone; above it training ends.
+        begin_below_celsius: to begin a pass; unset is the maximum.
+        allow_metered: use a network that costs by the byte.
+        metered: whether it does, for a machine without NetworkManager.
+        nightly_limit_mb: MiB sent and received from noon to noon; 0 means no limit.
         minimum_free_disk_mb: room that must be left on the disk of the cache.
+        minimum_free_memory_mb: memory that must be available before a pass.
+        judge_clock: do nothing while the clock cannot be right.
     """
 
+    hours: str = ""
     require_mains_power: bool = True
+    power: Literal["auto", "mains", "battery"] = "auto"
+    minimum_battery_percent: int = Field(default=20, ge=0, le=100)
     maximum_load: float = Field(default=0.8, gt=0)
+    minimum_idle_s: int = Field(default=600, ge=0, le=86_400)
+    maximum_temperature_celsius: float = Field(default=85.0, ge=20, le=120)
+    begin_below_celsius: float | None = Field(default=None, ge=20, le=120)
+    allow_metered: bool = False
+    metered: Literal["auto", "yes", "no"] = "auto"
+    nightly_limit_mb: int = Field(default=0, ge=0)
     minimum_free_disk_mb: int = Field(default=256, ge=0)
+    minimum_free_memory_mb: int = Field(default=128, ge=0)
+    judge_clock: bool = True
+
+    @field_validator("hours")
+    @classmethod
+    def _span(cls, value: str) -> str:
+        from edge_client.conditions.hours import Hours
+
+        return str(Hours.parse(value)) if value else ""
 
 
 class CacheSettings(_Section):

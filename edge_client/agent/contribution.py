@@ -61,7 +61,12 @@ def prepare(
     local_training.require_enabled(session.configuration.training)
     document = assignment.plan.document
     metrics = _metric_functions(document)
-    sources = local_training.usable_sources(session.store.records.sources(), session.notes)
+    allowed = [
+        source
+        for source in session.store.records.sources()
+        if policy.accepts_source(session.configuration.policy, document.task, source.path)
+    ]
+    sources = local_training.usable_sources(allowed, session.notes)
     package = _package(session, assignment, on_download)
     parent = obtain_adapter(session, assignment.parent)
     directory = session.home.training / assignment.plan.plan_hash.hex()
@@ -86,7 +91,7 @@ def prepare(
 
 def _package(session: Session, assignment: Assignment, on_download: Progress) -> ModelPackage:
     def accept(manifest: Manifest) -> None:
-        policy.check_openness(session.configuration.policy, manifest.openness)
+        policy.check_model(session.configuration.policy, manifest)
 
     return session.packages.pull(
         session.connection, assignment.plan.document.base_model, accept=accept, progress=on_download

@@ -58,12 +58,24 @@ def examine(session: Session, checked: CheckedIn, releases: Mapping[bytes, Verif
             session.store.prekeys.bind(
                 member.prekey.public, plan.plan_hash, until_unix_s=plan.document.answer_deadline_unix_s
             )
-    policy.check_plan(session.configuration.policy, plan.document)
+    policy.check_plan(session.configuration.policy, plan.document, situation(session, plan.document.cohort_id))
     parent = _parent(plan, releases)
     if _contributed(session, plan, parent):
         return None
     _require_memory(session, parent)
     return Assignment(plan, parent)
+
+
+def situation(session: Session, cohort_id: bytes) -> policy.Situation:
+    """What the owner's limits are judged against; a contribution to this very cohort does not count against it."""
+    now = session.now_unix_s
+    recent = session.store.contributions.since(now - policy.WEEK_S)
+    return policy.Situation(
+        device_id=session.identity.device_id,
+        contributed_unix_s=[each.created_at_unix_s for each in recent if each.cohort_id != cohort_id],
+        sources=[source.path for source in session.store.records.sources()],
+        now_unix_s=now,
+    )
 
 
 def _parent(plan: VerifiedPlan, releases: Mapping[bytes, VerifiedRelease]) -> VerifiedRelease:

@@ -97,7 +97,7 @@ def _wishes(call: Call, quantisation: str, spdx: str) -> Wishes:
 def _owners_consent(configuration: Configuration) -> Callable[[Manifest], None]:
     from edge_client import policy
 
-    return lambda manifest: policy.check_openness(configuration.policy, manifest.openness)
+    return lambda manifest: policy.check_model(configuration.policy, manifest)
 
 
 def _pull_from_coordinator(call: Call, what: str) -> None:

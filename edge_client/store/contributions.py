@@ -169,6 +169,10 @@ class Contributions:
         """The newest ones, newest first."""
         return self._select("1 ORDER BY created_at DESC LIMIT ?", limit)
 
+    def since(self, unix_s: int) -> list[StoredContribution]:
+        """Those that were encrypted after a time, newest first."""
+        return self._select("created_at > ? ORDER BY created_at DESC", unix_s)
+
     def apply(self, cohort_id: bytes, event: Event, now_unix_s: int) -> State:
         """Move a contribution along the table of transitions.
 

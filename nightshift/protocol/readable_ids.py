@@ -50,6 +50,20 @@ def parse_readable_id(text: str) -> DeviceId:
     return identifier
 
 
+def parse_device_id(text: str) -> DeviceId:
+    """The id that a person wrote: 64 hexadecimal digits, or the form with check letters.
+
+    Raises:
+        UsageError: neither.
+    """
+    if len(text) == 2 * DEVICE_ID_BYTES:
+        try:
+            return DeviceId(bytes.fromhex(text))
+        except ValueError as error:
+            raise UsageError(f"a device id in hex has 64 digits 0-9 and a-f, got {text!r}") from error
+    return parse_readable_id(text)
+
+
 def normalised(text: str) -> str:
     """Letters as they are compared: upper case, no hyphens, look-alikes replaced."""
     return text.upper().translate(_LOOKS_LIKE)

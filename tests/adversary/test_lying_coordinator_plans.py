@@ -17,7 +17,7 @@ import pytest
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from edge_client.configuration import PolicySettings
-from edge_client.policy import check_plan
+from edge_client.policy import Situation, check_plan
 from nightshift.protocol.domains import Domain, frame
 from nightshift.protocol.errors import (
     DeclinedError,
@@ -355,7 +355,24 @@ def test_a_smaller_committee_is_the_owners_to_decline(world: World, size: int) -
     """Well formed, drawn as it should be, and far easier to corrupt: how small is too small, the policy says."""
     document = world.open_cohort(edit=lambda plan: resize(world, plan, size)).verify().document
     limits = PolicySettings(minimum_cohort=10)
-    refused(DeclinedError, "at least 10 \\(policy.minimum_committee\\)", lambda: check_plan(limits, document))
+    alone = Situation(world.devices[0].device_id, (), (), world.now_unix_s)
+    refused(DeclinedError, "at least 10 \\(policy.minimum_committee\\)", lambda: check_plan(limits, document, alone))
+
+
+def test_a_committee_of_the_coordinators_own_devices_is_stopped_by_pins(world: World) -> None:
+    """Tries: enrol devices of its own until they fill the pool; drawn, certified and logged as they should be.
+
+    Nothing in the plan is wrong, and a device without pins takes it. One that pinned three peers (C - T + 1 of 10)
+    declines it: the other seven are T - 1 and could open nothing without them.
+    """
+    friends = [device.device_id for device in World.make(devices=4).devices]
+    document = world.open_cohort().verify().document
+    alone = Situation(friends[3], (), (), world.now_unix_s)
+    check_plan(PolicySettings(minimum_cohort=3), document, alone)
+    limits = PolicySettings(minimum_cohort=3, pinned_peers=tuple(peer.hex() for peer in friends))
+    refused(DeclinedError, "0 of its 10 .* 3 are needed", lambda: check_plan(limits, document, alone))
+    seated = [member.prekey.device_id.hex() for member in document.committee]
+    check_plan(PolicySettings(minimum_cohort=3, pinned_peers=tuple(seated[:3])), document, alone)
 
 
 @pytest.mark.parametrize("size", [3, 9])

@@ -69,19 +69,23 @@ def peers_required(parameters: CohortParameters) -> int:
     return parameters.committee_size - parameters.threshold + 1
 
 
-def check_peers(parameters: CohortParameters, committee: Collection[DeviceId], peers: Collection[DeviceId]) -> None:
+def check_peers(
+    parameters: CohortParameters, committee: Collection[DeviceId], peers: Collection[DeviceId], *, wanted: int = 0
+) -> None:
     """Check a committee against the devices that an owner trusts by name.
 
     Args:
         parameters: of the cohort.
         committee: device ids of the members.
         peers: the owner's pinned devices.
+        wanted: more of them than C - T + 1; with C - f nothing but one set can open.
 
     Raises:
-        DeclinedError: fewer than C - T + 1 members are pinned.
+        DeclinedError: fewer than C - T + 1 members are pinned, or fewer than `wanted`.
     """
-    pinned = len(set(committee) & set(peers))
-    if pinned < peers_required(parameters):
+    pinned, needed = len(set(committee) & set(peers)), max(peers_required(parameters), wanted)
+    if pinned < needed:
         raise DeclinedError(
-            f"{pinned} of the committee are devices this owner pinned, the policy wants {peers_required(parameters)}"
+            f"{pinned} of its {parameters.committee_size} committee members are devices that this owner trusts by "
+            f"name, {needed} are needed so that nothing opens without one of them"
         )

@@ -132,7 +132,7 @@ def test_pinned_peers() -> None:
     drawn = POOL[:10]
     assert committee.peers_required(parameters) == 3
     committee.check_peers(parameters, drawn, POOL[7:20])
-    with pytest.raises(DeclinedError, match=r"2 of the committee .* policy wants 3"):
+    with pytest.raises(DeclinedError, match=r"2 of its 10 .* by name, 3 are needed"):
         committee.check_peers(parameters, drawn, POOL[8:20])
 
 
