@@ -34,6 +34,8 @@ class Domain(Enum):
     CHECKPOINT = "nightshift/v1/checkpoint"
     RELEASE_ID = "nightshift/v1/release-id"
     RELEASE_SIGNATURE = "nightshift/v1/release-signature"
+    DECISION_ID = "nightshift/v1/decision-id"
+    DECISION_SIGNATURE = "nightshift/v1/decision-signature"
     REVOCATION_LIST = "nightshift/v1/revocation-list"
     RENEWAL_CHALLENGE = "nightshift/v1/renewal-challenge"
     RENEWAL_PROOF = "nightshift/v1/renewal-proof"

@@ -20,6 +20,7 @@ from nightshift.protocol.adapters.slots import TrainedSlots
 from nightshift.protocol.domains import Domain, digest, frame
 from nightshift.protocol.errors import DeclinedError, IncompatibleError, MalformedError, NightshiftError
 from nightshift.protocol.identity import DEVICE_ID_BYTES, DeviceId
+from nightshift.protocol.metrics import COMPARING, limits_of
 from nightshift.protocol.secagg import committee
 from nightshift.protocol.secagg.encoding import Encoding, VectorLayout
 from nightshift.protocol.secagg.parameters import MIN_COMMITTEE, CohortParameters
@@ -83,6 +84,7 @@ class PlanDocument:
         vector: what the vector holds and how it is encoded; the seed of a rotation follows from H.
         clip_norm: L2 bound on a device's delta; 0 for none.
         noise_multiplier: Gaussian noise relative to clip_norm; 0 for none.
+        served_release: what devices serve now and contributors compare the parent with; None if nothing is compared.
         pool: sorted device ids from which the committee was drawn.
         seed_log_size: log size before the plan; with `seed_log_root` it seeds the draw.
     """
@@ -93,6 +95,7 @@ class PlanDocument:
     task: str
     base_model: bytes
     parent_release: bytes
+    served_release: bytes | None
     slots: TrainedSlots
     training: Training
     parameters: CohortParameters
@@ -262,6 +265,7 @@ def _document(plan: plan_pb2.Plan, identifier: bytes) -> PlanDocument:
             raise MalformedError(
                 f"plan.encoding.metrics must be names of 1 to {MAX_METRIC_CHARACTERS} printable characters"
             )
+    _require_served(plan)
     _finite("encoding.value_clip", encoding.value_clip, low=1e-9, high=1e6)
     _finite("encoding.clip_norm", encoding.clip_norm, high=1e6)
     _finite("encoding.noise_multiplier", encoding.noise_multiplier, high=1e3)
@@ -301,6 +305,7 @@ def _document(plan: plan_pb2.Plan, identifier: bytes) -> PlanDocument:
         task=plan.task,
         base_model=plan.base_model,
         parent_release=plan.parent_release,
+        served_release=plan.served_release or None,
         slots=slots,
         training=_training(plan.training),
         parameters=parameters,
@@ -308,6 +313,7 @@ def _document(plan: plan_pb2.Plan, identifier: bytes) -> PlanDocument:
             delta_length=encoding.delta_length,
             metrics=tuple(encoding.metrics),
             encoding=Encoding(clip=encoding.value_clip, value_bits=encoding.value_bits, n_max=plan.n_max),
+            metric_limits=limits_of(encoding.metrics),
             rotation=rotation_seed(identifier) if encoding.rotated else None,
         ),
         clip_norm=encoding.clip_norm,
@@ -333,6 +339,19 @@ def _decline_the_weak(plan: plan_pb2.Plan) -> None:
     if plan.n_min < N_MIN_FLOOR:
         raise DeclinedError(
             f"the plan would open a sum over {plan.n_min} devices; fewer than {N_MIN_FLOOR} hide nobody"
+        )
+
+
+def _require_served(plan: plan_pb2.Plan) -> None:
+    """Two releases are compared if the plan names two, and then by every metric that this takes."""
+    if plan.served_release:
+        _exactly("served_release", plan.served_release, HASH_BYTES)
+        if plan.served_release == plan.parent_release:
+            raise MalformedError("plan.served_release is the parent: there is nothing to compare")
+    wanted = [name for name in COMPARING if name in plan.encoding.metrics]
+    if len(wanted) != (len(COMPARING) if plan.served_release else 0):
+        raise MalformedError(
+            f"plan.encoding.metrics must list {', '.join(COMPARING)} where plan.served_release is named, and only there"
         )
 
 

@@ -131,6 +131,27 @@ def verify_parent(plan: VerifiedPlan, parent: VerifiedRelease) -> None:
             raise VerificationError(f"the plan's {what} is not that of its parent release; refusing the plan")
 
 
+def verify_served(plan: VerifiedPlan, served: VerifiedRelease) -> None:
+    """Check that what a plan wants compared with its parent is a release of the same task on the same base model.
+
+    Args:
+        plan: from `verify_offer`; names a served release.
+        served: from `verify_release`, the release whose loss this device would measure.
+
+    Raises:
+        VerificationError: another release, or one of another task or base model.
+    """
+    document, release = plan.document, served.document
+    if served.release_id != document.served_release or (release.task, release.base_model) != (
+        document.task,
+        document.base_model,
+    ):
+        raise VerificationError(
+            f"the plan would compare its parent with release {served.release_id.hex()[:16]}, which is not the one it "
+            "names, or of another task or base model; refusing the plan"
+        )
+
+
 def verify_bundle(
     header: device_pb2.BundleHeader, *, cohort_id: bytes, view: LogView, trust: Trust, member: DeviceId, prekey: bytes
 ) -> tuple[VerifiedPlan, int]:

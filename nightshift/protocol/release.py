@@ -29,7 +29,11 @@ MAX_ADAPTER_BYTES = 2**31
 
 @dataclass(frozen=True, slots=True)
 class ReleaseDocument:
-    """A release whose every field is in range; nothing is proved about it yet."""
+    """A release whose every field is in range; nothing is proved about it yet.
+
+    Attributes:
+        restores: id of the earlier release whose adapter this is again; None for one that was learned.
+    """
 
     task: str
     number: int
@@ -41,6 +45,7 @@ class ReleaseDocument:
     time_unix_s: int
     plan_hashes: tuple[bytes, ...]
     contributors: int
+    restores: bytes | None
 
     @classmethod
     def parse(cls, release_bytes: bytes) -> ReleaseDocument:
@@ -65,6 +70,12 @@ class ReleaseDocument:
                 f"a release says that {len(message.plan_hashes)} cohorts had {message.contributors} contributors; "
                 f"a sum over fewer than {N_MIN_FLOOR} is never opened"
             )
+        if message.restores and (
+            len(message.restores) != HASH_BYTES or not message.number or message.plan_hashes or message.contributors
+        ):
+            raise MalformedError(
+                "a release that restores an earlier one names it by 32 bytes, has a number above 0, and holds no sums"
+            )
         if len(message.parent) != (HASH_BYTES if message.number else 0):
             raise MalformedError("a release must name its parent, except number 0, which has none")
         if not (0 < len(message.task) <= MAX_TASK_CHARACTERS and message.task.isprintable()):
@@ -86,6 +97,7 @@ class ReleaseDocument:
             time_unix_s=message.time_unix_s,
             plan_hashes=tuple(message.plan_hashes),
             contributors=message.contributors,
+            restores=message.restores or None,
         )
 
 

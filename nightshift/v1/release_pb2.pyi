@@ -65,9 +65,9 @@ class GateMeasurement(_message.Message):
     devices: int
     loss_served: float
     loss_candidate: float
-    devices_better: float
+    devices_better: int
     share_better: float
-    def __init__(self, plan_hashes: _Optional[_Iterable[bytes]] = ..., devices: _Optional[int] = ..., loss_served: _Optional[float] = ..., loss_candidate: _Optional[float] = ..., devices_better: _Optional[float] = ..., share_better: _Optional[float] = ...) -> None: ...
+    def __init__(self, plan_hashes: _Optional[_Iterable[bytes]] = ..., devices: _Optional[int] = ..., loss_served: _Optional[float] = ..., loss_candidate: _Optional[float] = ..., devices_better: _Optional[int] = ..., share_better: _Optional[float] = ...) -> None: ...
 
 class Decision(_message.Message):
     __slots__ = ("task", "number", "kind", "served", "served_number", "judged", "next_parent", "time_unix_s", "reason", "measurement")

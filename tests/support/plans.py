@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from nightshift.protocol import identity
 from nightshift.protocol.adapters.layout import AdapterLayout, Side, Target
+from nightshift.protocol.decision import DecisionKind, decision_id, sign_decision
 from nightshift.protocol.identity import DeviceId
 from nightshift.protocol.log import (
     LogHead,
@@ -39,7 +40,7 @@ from nightshift.protocol.plan import (
     sign_plan,
 )
 from nightshift.protocol.plan_checks import VerifiedPlan, verify_bundle, verify_bundle_entry, verify_offer
-from nightshift.protocol.release import release_id, sign_release
+from nightshift.protocol.release import ReleaseDocument, release_id, sign_release
 from nightshift.protocol.revocation import sign_revocation
 from nightshift.protocol.secagg.committee import USUAL_SIZE, committee_size, draw
 from nightshift.protocol.secagg.contribution import Contribution, entry_of
@@ -196,6 +197,36 @@ class World:
         index = self.append(log_pb2.LOG_ENTRY_KIND_RELEASE, subject=task_subject(release.task), digest=release_id(data))
         return Publication(self, data, sign_release(data, self.authority.sign), index)
 
+    def decide(
+        self,
+        served: Publication,
+        *,
+        number: int = 1,
+        kind: DecisionKind = DecisionKind.UNGATED,
+        next_parent: Publication | None = None,
+        edit: Callable[[release_pb2.Decision], object] | None = None,
+    ) -> Decided:
+        """Sign and log a decision that a release is served."""
+        document = ReleaseDocument.parse(served.release)
+        decision = release_pb2.Decision(
+            task=document.task,
+            number=number,
+            kind=kind.value,
+            served=served.release_id,
+            served_number=document.number,
+            judged=served.release_id,
+            next_parent=(next_parent or served).release_id,
+            time_unix_s=self.now_unix_s,
+            reason="decided by a test",
+        )
+        if edit is not None:
+            edit(decision)
+        data = decision.SerializeToString(deterministic=True)
+        index = self.append(
+            log_pb2.LOG_ENTRY_KIND_DECISION, subject=task_subject(decision.task), digest=decision_id(data)
+        )
+        return Decided(self, data, sign_decision(data, self.authority.sign), index)
+
     def log_pool(self, cohort_id: bytes, pool: Sequence[bytes]) -> int:
         """Log a pool snapshot; returns its index."""
         return self.append(log_pb2.LOG_ENTRY_KIND_POOL, subject=cohort_id, digest=pool_digest(pool))
@@ -321,6 +352,27 @@ class Publication:
         """As it travels, proved against the log as it is now."""
         return device_pb2.ReleaseOffer(
             release=self.release, signature=self.signature, proof=self.world.proof(self.index)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """A decision as the coordinator keeps it."""
+
+    world: World
+    decision: bytes
+    signature: bytes
+    index: int
+
+    @property
+    def decision_id(self) -> bytes:
+        """32 bytes."""
+        return decision_id(self.decision)
+
+    def offer(self) -> device_pb2.DecisionOffer:
+        """As it travels, proved against the log as it is now."""
+        return device_pb2.DecisionOffer(
+            decision=self.decision, signature=self.signature, proof=self.world.proof(self.index)
         )
 
 

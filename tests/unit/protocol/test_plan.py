@@ -17,8 +17,10 @@ from nightshift.protocol.errors import (
     MalformedError,
     NightshiftError,
     SignatureInvalidError,
+    VerificationError,
 )
 from nightshift.protocol.identity import verify
+from nightshift.protocol.metrics import COMPARING
 from nightshift.protocol.plan import (
     MAX_PLAN_BYTES,
     MAX_POOL,
@@ -33,9 +35,11 @@ from nightshift.protocol.plan import (
     side_to_proto,
     sign_plan,
 )
+from nightshift.protocol.plan_checks import VerifiedPlan, verify_served
+from nightshift.protocol.release import VerifiedRelease, verify_release
 from nightshift.protocol.secagg.rotation import rotation_seed
 from nightshift.v1 import plan_pb2
-from tests.support.plans import LAYOUT, World
+from tests.support.plans import LAYOUT, Publication, World
 
 WORLD = World.make()
 HONEST = WORLD.open_cohort().plan
@@ -392,3 +396,57 @@ def test_shapes_and_prekeys_come_back_as_they_went() -> None:
     assert layout_from_proto(layout_to_proto(LAYOUT)) == LAYOUT
     prekey = WORLD.devices[0].prekey
     assert prekey_from_proto(prekey_to_proto(prekey)) == prekey
+
+
+def comparing(plan: plan_pb2.Plan) -> None:
+    """Ask for a comparison with a served release, as an honest plan does."""
+    plan.served_release = b"s" * 32
+    plan.encoding.metrics.extend(COMPARING)
+
+
+def test_a_plan_may_name_what_its_parent_is_compared_with() -> None:
+    document = PlanDocument.parse(edited(comparing))
+    assert document.served_release == b"s" * 32
+    assert PlanDocument.parse(HONEST).served_release is None
+    # A loss and a yes or no have their own limits: one who lies moves a sum by no more.
+    limits = dict(zip(document.vector.metrics, document.vector.limits, strict=True))
+    assert (limits["loss_served"], limits["better"], limits["tokens"]) == (16.0, 1.0, 2.0**20)
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda plan: setattr(plan, "served_release", b"s" * 31), "served_release has 31 bytes"),
+        (lambda plan: setattr(plan, "served_release", plan.parent_release), "is the parent"),
+        (lambda plan: plan.encoding.metrics.remove("better"), "must list"),
+        (lambda plan: plan.ClearField("served_release"), "and only there"),
+    ],
+)
+def test_a_comparison_takes_two_releases_and_all_its_metrics(edit: Edit, message: str) -> None:
+    def both(plan: plan_pb2.Plan) -> None:
+        comparing(plan)
+        edit(plan)
+
+    with pytest.raises(MalformedError, match=message):
+        PlanDocument.parse(edited(both))
+
+
+def test_only_a_release_of_the_same_task_and_model_is_compared() -> None:
+    world = World.make()
+    parent, served, stranger = world.publish(), world.publish(number=3, parent=b"p" * 32), world.publish(task="mail")
+
+    def plan_of(other: Publication) -> VerifiedPlan:
+        def compare(plan: plan_pb2.Plan) -> None:
+            comparing(plan)
+            plan.served_release = other.release_id
+
+        return world.open_cohort(parent=parent, edit=compare).verify()
+
+    def verified(release: Publication) -> VerifiedRelease:
+        return verify_release(release.offer(), view=world.view(), trust=world.trust)
+
+    verify_served(plan_of(served), verified(served))
+    with pytest.raises(VerificationError, match="not the one it names"):
+        verify_served(plan_of(served), verified(parent))
+    with pytest.raises(VerificationError, match="another task"):
+        verify_served(plan_of(stranger), verified(stranger))

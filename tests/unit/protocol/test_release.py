@@ -192,3 +192,21 @@ def test_a_parent_that_does_not_fit_the_plan_is_refused(world: World, edit: Edit
     plan = world.open_cohort(parent=parent).verify()
     with pytest.raises(VerificationError, match=match):
         verify_parent(plan, check(parent))
+
+
+def test_a_release_that_restores_another_holds_no_sums() -> None:
+    world = World.make(devices=3)
+
+    def parse(edit: Callable[[release_pb2.Release], object]) -> ReleaseDocument:
+        made = world.publish(number=2, parent=b"p" * 32, edit=edit)
+        return ReleaseDocument.parse(made.release)
+
+    assert parse(lambda release: None).restores is None
+    assert parse(lambda release: setattr(release, "restores", b"r" * 32)).restores == b"r" * 32
+    for spoil in (
+        lambda release: setattr(release, "restores", b"r" * 31),
+        lambda release: (setattr(release, "restores", b"r" * 32), setattr(release, "contributors", 3)),
+        lambda release: (setattr(release, "restores", b"r" * 32), setattr(release, "number", 0)),
+    ):
+        with pytest.raises(MalformedError, match="restores an earlier one"):
+            parse(spoil)
