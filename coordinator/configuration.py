@@ -13,6 +13,9 @@ from nightshift.protocol.errors import UsageError
 
 DATA_VARIABLE = "NIGHTSHIFT_COORDINATOR_DATA"
 PREFIX = "NIGHTSHIFT_COORDINATOR_"
+ADMIN_ADDRESS_VARIABLE = PREFIX + "ADMIN_ADDRESS"
+ADMIN_CREDENTIALS_VARIABLE = PREFIX + "ADMIN_CREDENTIALS"
+_EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared, not listened on
 
 
 class _Section(BaseModel):
@@ -30,6 +33,10 @@ class Listen(_Section):
         public_device_address: host:port that devices call instead, behind a load balancer or a port forwarding.
         public_join_address: the same for devices that join.
         threads: for calls of enrolled devices.
+        admin_host: to listen on for operators; they are asked for certificates of the admin authority.
+        admin_port: for operators; 0 for no such listener.
+        public_admin_address: host:port that operators call instead.
+        drain_s: how long calls that are under way may go on when the service ends.
     """
 
     addresses: list[str] = Field(default=["localhost"], min_length=1)
@@ -39,8 +46,12 @@ class Listen(_Section):
     public_device_address: str = ""
     public_join_address: str = ""
     threads: int = Field(default=16, ge=4, le=256)
+    admin_host: str = "127.0.0.1"
+    admin_port: int = Field(default=0, ge=0, le=65535)
+    public_admin_address: str = ""
+    drain_s: float = Field(default=20.0, ge=0, le=3600)
 
-    @field_validator("public_device_address", "public_join_address")
+    @field_validator("public_device_address", "public_join_address", "public_admin_address")
     @classmethod
     def _host_and_port(cls, value: str) -> str:
         if value and not is_address(value):
@@ -78,6 +89,18 @@ class Limits(_Section):
     joins_burst: int = Field(default=100, ge=1, le=1_000_000)
 
 
+class Metrics(_Section):
+    """Where Prometheus may ask; without TLS and without a password, so keep it on loopback or a private network.
+
+    Attributes:
+        host: to listen on.
+        port: 0 for no such listener.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=0, ge=0, le=65535)
+
+
 class Certificates(_Section):
     """How long a device may come back.
 
@@ -94,6 +117,7 @@ class Configuration(_Section):
     listen: Listen = Listen()
     storage: Storage = Storage()
     limits: Limits = Limits()
+    metrics: Metrics = Metrics()
     certificates: Certificates = Certificates()
 
     def device_address(self) -> str:
@@ -103,6 +127,15 @@ class Configuration(_Section):
     def join_address(self) -> str:
         """host:port that a device without a certificate calls."""
         return self.listen.public_join_address or join_host_port(self.listen.addresses[0], self.listen.join_port)
+
+
+    def admin_address(self) -> str:
+        """host:port that an operator calls; empty without such a listener."""
+        listen = self.listen
+        if listen.public_admin_address or not listen.admin_port:
+            return listen.public_admin_address
+        host = listen.addresses[0] if listen.admin_host in _EVERYWHERE else listen.admin_host
+        return join_host_port(host, listen.admin_port)
 
 
 def join_host_port(host: str, port: int) -> str:
@@ -126,7 +159,7 @@ def read_configuration(home: Home) -> Configuration:
         file=home.configuration_file,
         environment=os.environ,
         prefix=PREFIX,
-        reserved=(DATA_VARIABLE,),
+        reserved=(DATA_VARIABLE, ADMIN_ADDRESS_VARIABLE, ADMIN_CREDENTIALS_VARIABLE),
     ).values
 
 
