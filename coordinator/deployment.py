@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
-from coordinator.configuration import Configuration, Listen, configuration_text, read_configuration
+from coordinator.configuration import Configuration, Listen, Storage, configuration_text, read_configuration
 from coordinator.enrolment.authority import Authority
 from coordinator.home import Home
+from coordinator.leases import Leadership, replica_name
 from coordinator.locks import KeyedLocks
 from coordinator.log import TransparencyLog
+from coordinator.storage.bucket import BucketObjects
 from coordinator.storage.database import Database
+from coordinator.storage.migration import inspect_schema, migrate, require_current
 from coordinator.storage.objects import DirectoryObjects, Objects
-from coordinator.storage.rows import Setting
+from coordinator.storage.rows import LogEntryRow, Setting
 from nightshift.host.clock import now_unix_s
 from nightshift.host.files import make_private_directory, write_atomic
 from nightshift.protocol.errors import UsageError
@@ -24,6 +29,9 @@ from nightshift.protocol.identity import device_id
 from nightshift.protocol.trust import Trust
 
 LOG_ORIGIN = "log_origin"
+ROOT_SHA256 = "root_sha256"
+RELEASE_ROOT_KEYS = 3
+RELEASE_ROOT_THRESHOLD = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +44,7 @@ class Deployment:
     objects: Objects
     authority: Authority
     log: TransparencyLog
+    leadership: Leadership
     locks: KeyedLocks = field(default_factory=KeyedLocks)
 
     @property
@@ -44,12 +53,30 @@ class Deployment:
         return Trust(self.authority.root, self.authority.signing_public_key, self.log.origin)
 
 
-def initialise(home: Home, listen: Listen) -> None:
+def initialise(
+    home: Home,
+    listen: Listen,
+    storage: Storage | None = None,
+    *,
+    root_keys: int = RELEASE_ROOT_KEYS,
+    threshold: int = RELEASE_ROOT_THRESHOLD,
+) -> None:
     """Make keys, certificates, the database and, last of all, the configuration file.
 
+    Args:
+        home: the directory.
+        listen: where the service will listen.
+        storage: where rows and objects shall lie; inside the directory if absent.
+        root_keys: keys of the release metadata's root.
+        threshold: how many of them must sign the next root.
+
     Raises:
-        UsageError: the directory already holds a coordinator, or an address is none.
+        UsageError: the directory or the database already holds a coordinator, or an address is none.
     """
+    from coordinator.releases.release_keys import ReleaseKeys
+    from coordinator.releases.repository import begin
+
+    storage = storage or Storage()
     if home.configuration_file.exists():
         raise UsageError(
             f"{home.directory} already holds a coordinator; nothing was changed. "
@@ -60,15 +87,18 @@ def initialise(home: Home, listen: Listen) -> None:
     now = now_unix_s()
     authority = Authority.create(home.keys_directory, now)
     authority.server_credentials(listen.addresses, now)
-    database = Database(f"sqlite:///{home.database_file}")
-    database.migrate()
-    root_id = device_id(authority.signing_public_key).hex()[:16]
-    with database.transaction() as session:
-        # An init that was cut short is simply done again: nothing was served yet.
-        session.merge(Setting(key=LOG_ORIGIN, value=f"nightshift/{root_id}"))
-    database.close()
-    DirectoryObjects(home.objects_directory)
-    write_atomic(home.configuration_file, configuration_text(listen).encode(), mode=0o644)
+    database = open_database(home, storage)
+    try:
+        migrate(database)
+        with database.transaction() as session:
+            _claim(session, authority)
+            begin(session, ReleaseKeys(home.keys_directory), root_keys=root_keys, threshold=threshold, now_unix_s=now)
+    finally:
+        database.close()
+    open_objects(home, storage)
+    # A database's URL may hold a password.
+    mode = 0o600 if storage.database else 0o644
+    write_atomic(home.configuration_file, configuration_text(listen, storage).encode(), mode=mode)
 
 
 @contextmanager
@@ -81,21 +111,75 @@ def opened(directory: Path) -> Iterator[Deployment]:
     home = Home(directory)
     configuration = read_configuration(home)
     authority = Authority.load(home.keys_directory)
-    database = Database(configuration.storage.database or f"sqlite:///{home.database_file}")
+    database = open_database(home, configuration.storage)
+    leadership = Leadership(database, replica_name(home.directory))
     try:
-        database.migrate()
+        require_current(inspect_schema(database))
         with database.reading() as session:
+            require_own(session, authority)
             origin = _setting(session, LOG_ORIGIN)
         yield Deployment(
             home=home,
             configuration=configuration,
             database=database,
-            objects=DirectoryObjects(home.objects_directory),
+            objects=open_objects(home, configuration.storage),
             authority=authority,
             log=TransparencyLog(origin, authority.sign),
+            leadership=leadership,
         )
     finally:
+        leadership.release()
         database.close()
+
+
+def open_database(home: Home, storage: Storage) -> Database:
+    """The rows of a coordinator, whatever their schema."""
+    return Database(storage.database or f"sqlite:///{home.database_file}")
+
+
+def open_objects(home: Home, storage: Storage) -> Objects:
+    """The objects of a coordinator."""
+    if storage.objects:
+        return BucketObjects(storage.objects, endpoint=storage.objects_endpoint, region=storage.objects_region)
+    return DirectoryObjects(home.objects_directory)
+
+
+def require_own(session: Session, authority: Authority) -> None:
+    """Refuse the rows of another coordinator.
+
+    Raises:
+        UsageError: they belong to other keys.
+    """
+    if _setting(session, ROOT_SHA256) != _root_sha256(authority):
+        raise UsageError(
+            f"the database is that of another coordinator than the keys in {authority.directory}; nothing was changed. "
+            "Correct storage.database, or bring back the keys that belong to it"
+        )
+
+
+def _claim(session: Session, authority: Authority) -> None:
+    """Say whose the database is. An init that was cut short is simply done again: nothing was served yet.
+
+    Raises:
+        UsageError: another coordinator works with it.
+    """
+    present = session.get(Setting, ROOT_SHA256)
+    if present is not None and present.value != _root_sha256(authority) and in_use(session):
+        raise UsageError(
+            "the database holds a coordinator with enrolled devices; nothing was changed. For another process on the "
+            "same database copy that coordinator's directory; for a new coordinator name an empty database"
+        )
+    session.merge(Setting(key=ROOT_SHA256, value=_root_sha256(authority)))
+    session.merge(Setting(key=LOG_ORIGIN, value=f"nightshift/{device_id(authority.signing_public_key).hex()[:16]}"))
+
+
+def in_use(session: Session) -> bool:
+    """Whether a coordinator has logged anything in this database."""
+    return bool(session.scalar(select(exists().where(LogEntryRow.position >= 0))))
+
+
+def _root_sha256(authority: Authority) -> str:
+    return hashlib.sha256(authority.root_der).hexdigest()
 
 
 def _setting(session: Session, key: str) -> str:

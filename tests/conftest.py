@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.fleets import Fleet, Snapshots, copy_fleet
+from tests.support.stores import S3, S3_CREDENTIALS, PostgreSql, postgresql, s3
 
 
 @pytest.fixture(scope="session")
@@ -28,3 +29,25 @@ def fleet_from(tmp_path: Path) -> Iterator[Callable[[Path], Fleet]]:
     yield copy
     for fleet in fleets:
         fleet.coordinator.kill()
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[PostgreSql]:
+    """A PostgreSQL server of this run; see tests/support/stores.py."""
+    with postgresql() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def s3_session() -> Iterator[S3]:
+    """An S3 server of this run."""
+    with s3() as server:
+        yield server
+
+
+@pytest.fixture
+def s3_server(s3_session: S3, monkeypatch: pytest.MonkeyPatch) -> S3:
+    """The same, with the credentials that it takes in the environment."""
+    for name, value in S3_CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    return s3_session

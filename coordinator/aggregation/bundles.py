@@ -40,9 +40,10 @@ def bundle(
             consistency_path=snapshot.consistency_path(log_size),
             contributors=len(rows),
         )
+        enrolments = [snapshot.proof(session, row.certificate_position) for row in rows]
     yield device_pb2.GetBundleResponse(header=header)
     sealed_bytes = document_of(cohort).parameters.sealed_share_bytes
-    for row in rows:
+    for row, enrolment in zip(rows, enrolments, strict=True):
         failpoint("coordinator.bundle.streaming")
         assert row.sealed_key is not None, "a counted contribution has its sealed shares"
         sealed = deployment.objects.get_range(row.sealed_key, (seat.member_index - 1) * sealed_bytes, sealed_bytes)
@@ -54,5 +55,6 @@ def bundle(
                 sealed_sha256=entry.sealed_sha256,
                 sealed=sealed,
                 signature=row.signature,
+                enrolment=enrolment,
             )
         )

@@ -20,7 +20,13 @@ from coordinator.rounds.transitions import freeze
 from coordinator.storage.rows import Cohort, Contribution, ContributionState, UploadPart
 from nightshift.host.failpoints import failpoint
 from nightshift.protocol.certificates import leaf_public_key
-from nightshift.protocol.errors import OverloadedError, StateConflictError
+from nightshift.protocol.errors import (
+    NightshiftError,
+    NotFoundError,
+    OverloadedError,
+    StateConflictError,
+    UnavailableError,
+)
 from nightshift.protocol.identity import DeviceId
 from nightshift.protocol.plan import PlanDocument
 from nightshift.protocol.secagg.contribution import Contribution as SecretContribution
@@ -28,48 +34,91 @@ from nightshift.protocol.secagg.contribution import verify_contribution
 from nightshift.protocol.secagg.contributors import Contributor
 from nightshift.protocol.upload import unpack
 
+FOLD_ATTEMPTS = 8
+
 
 def count(deployment: Deployment, cohort: Cohort, row: Contribution, body: bytes, now_unix_s: int) -> None:
     """Verify a complete contribution and fold it; freezes the cohort if that filled it.
 
-    The caller holds the cohort's fold lock.
+    The caller holds the cohort's fold lock, which keeps this process's other uploads out. Where another process moved
+    the sum on meanwhile, this contribution is folded again, onto what is there now.
 
     Raises:
         MalformedError, SignatureInvalidError: not a contribution to this plan by this device.
         StateConflictError: the cohort froze, or is full.
         RevokedError: the device was revoked while it sent.
-        OverloadedError: another process folded at the same time; ask again.
+        OverloadedError: other processes were faster every time; ask again.
+        UnavailableError: a store does not answer. If it was the database, at the commit, the contribution may be
+            counted: the rows will say.
     """
     document = document_of(cohort)
     contribution = unpack(document.parameters, document.vector.length, body)
     entry = _verified(document, cohort, row, contribution)
     sealed_key = places.sealed_key(cohort.cohort_id, row.device_id)
     deployment.objects.put(sealed_key, b"".join(contribution.sealed))
-    before = deployment.objects.get(cohort.running_sum_key) if cohort.running_sum_key else None
-    after = inline.fold(document.parameters, document.vector.length, before, [contribution.ciphertext])
-    running_key = places.running_key(cohort.cohort_id, cohort.counted + 1)
-    deployment.objects.put(running_key, after)
-    failpoint("coordinator.fold.before-commit")
-    try:
-        full = _commit(
-            deployment,
-            cohort,
-            row,
-            entry,
-            sealed_key=sealed_key,
-            running_key=running_key,
-            now_unix_s=now_unix_s,
-        )
-    except BaseException:
-        deployment.objects.delete(sealed_key)
-        deployment.objects.delete(running_key)
-        raise
+    full = None
+    for _ in range(FOLD_ATTEMPTS):
+        running_key = ""
+        try:
+            running_key = _fold(deployment, document, cohort, contribution)
+            failpoint("coordinator.fold.before-commit")
+            full = _commit(
+                deployment,
+                cohort,
+                row,
+                entry,
+                sealed_key=sealed_key,
+                running_key=running_key,
+                now_unix_s=now_unix_s,
+            )
+            break
+        except _SumMovedError:
+            places.discard(deployment.objects, *filter(None, [running_key]))
+            with deployment.database.reading() as session:
+                cohort = session.get_one(Cohort, cohort.cohort_id)
+        except UnavailableError:
+            # The commit may have happened, and then the rows name these objects. If not, they are orphans.
+            raise
+        except BaseException:
+            places.discard(deployment.objects, *filter(None, [sealed_key, running_key]))
+            raise
+    if full is None:
+        places.discard(deployment.objects, sealed_key)
+        raise OverloadedError("other contributions were counted at the same moment; send the last bytes again")
     failpoint("coordinator.upload.durable")
     if full:
         failpoint("coordinator.freeze.committed")
     if cohort.running_sum_key:
-        deployment.objects.delete(cohort.running_sum_key)
+        places.discard(deployment.objects, cohort.running_sum_key)
     log.info("contribution counted", cohort=short(cohort.cohort_id), device=short(row.device_id), full=full)
+
+
+def _fold(deployment: Deployment, document: PlanDocument, cohort: Cohort, contribution: SecretContribution) -> str:
+    """Make the sum with this contribution durable as a new object; returns its key."""
+    before = _running_sum(deployment, cohort) if cohort.running_sum_key else None
+    after = inline.fold(document.parameters, document.vector.length, before, [contribution.ciphertext])
+    key = places.running_key(cohort.cohort_id, cohort.counted + 1)
+    deployment.objects.put(key, after)
+    return key
+
+
+def _running_sum(deployment: Deployment, cohort: Cohort) -> bytes:
+    assert cohort.running_sum_key is not None, "the caller looked"
+    try:
+        return deployment.objects.get(cohort.running_sum_key)
+    except NotFoundError as error:
+        with deployment.database.reading() as session:
+            present = session.get_one(Cohort, cohort.cohort_id)
+        if present.running_sum_key != cohort.running_sum_key:
+            raise _SumMovedError from None
+        raise NightshiftError(
+            f"the running sum of cohort {short(cohort.cohort_id)} is lost; end the cohort (coordinator round abort), "
+            "and look what befell the object store"
+        ) from error
+
+
+class _SumMovedError(Exception):
+    """Another process counted a contribution since the sum was read."""
 
 
 def _verified(
@@ -103,7 +152,7 @@ def _commit(
         if mine.state is not ContributionState.RECEIVING:
             raise StateConflictError("uploads of this cohort have ended; check in again for the next round")
         if cohort.running_sum_key != seen.running_sum_key:
-            raise OverloadedError("another contribution was counted at the same moment; send the last bytes again")
+            raise _SumMovedError
         # A stream outlives the check at its start: who was revoked meanwhile is not counted.
         require_enrolled(session, DeviceId(row.device_id))
         cohort.running_sum_key = running_key

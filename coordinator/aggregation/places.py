@@ -18,8 +18,11 @@ import secrets
 from sqlalchemy import select
 
 from coordinator.deployment import Deployment
+from coordinator.diagnostics import log
 from coordinator.rounds.states import FINAL
+from coordinator.storage.objects import Objects
 from coordinator.storage.rows import Cohort
+from nightshift.protocol.errors import UnavailableError
 
 
 def part_key(cohort_id: bytes, device_id: bytes, offset_bytes: int) -> str:
@@ -40,6 +43,15 @@ def running_key(cohort_id: bytes, count: int) -> str:
 def opened_key(cohort_id: bytes) -> str:
     """The key of the opened sum."""
     return f"sums/{cohort_id.hex()}.npy"
+
+
+def discard(objects: Objects, *keys: str) -> None:
+    """Delete what no row names any more; what cannot be deleted now is an orphan, and collected later."""
+    for key in keys:
+        try:
+            objects.delete(key)
+        except UnavailableError:
+            log.warning("an object could not be deleted", key=key)
 
 
 def erase_ended(deployment: Deployment) -> int:

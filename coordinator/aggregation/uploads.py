@@ -27,6 +27,7 @@ from nightshift.protocol.errors import (
     HashMismatchError,
     MalformedError,
     NotFoundError,
+    OverloadedError,
     RequestError,
     StateConflictError,
     VerificationError,
@@ -93,6 +94,7 @@ def announce(
             raise StateConflictError("this device belongs to another cohort of the round; check in for its plan")
         if cohort.counted >= cohort.n_max:
             raise StateConflictError("the cohort is full; check in again for the next round")
+        assert device.certificate_position is not None, "a device is enrolled and logged together"
         session.add(
             Contribution(
                 cohort_id=cohort_id,
@@ -101,6 +103,7 @@ def announce(
                 size_bytes=size_bytes,
                 signature=signature,
                 certificate=device.certificate,
+                certificate_position=device.certificate_position,
             )
         )
     return Progress(0, complete=False)
@@ -155,6 +158,17 @@ class Receiver:
         cohort_id, device_id = self._key
         key = places.part_key(cohort_id, device_id, self.offset_bytes)
         self._deployment.objects.put(key, bytes(self._buffer))
+        try:
+            self._record(key)
+        except StateConflictError:
+            places.discard(self._deployment.objects, key)
+            raise
+        self.offset_bytes += len(self._buffer)
+        self._buffer.clear()
+        failpoint("coordinator.part.durable")
+
+    def _record(self, key: str) -> None:
+        cohort_id, device_id = self._key
         with self._deployment.database.transaction() as session:
             row = session.get_one(Contribution, self._key)
             if row.state is not ContributionState.RECEIVING or row.durable_bytes != self.offset_bytes:
@@ -169,9 +183,6 @@ class Receiver:
                 )
             )
             row.durable_bytes += len(self._buffer)
-        self.offset_bytes += len(self._buffer)
-        self._buffer.clear()
-        failpoint("coordinator.part.durable")
 
     @property
     def everything_is_here(self) -> bool:
@@ -200,7 +211,10 @@ def finish(deployment: Deployment, device: Device, cohort_id: bytes, now_unix_s:
             ).all()
         if row.state is ContributionState.COUNTED:
             return
-        body = b"".join(deployment.objects.get(part.object_key) for part in parts)
+        try:
+            body = b"".join(deployment.objects.get(part.object_key) for part in parts)
+        except NotFoundError as error:
+            raise OverloadedError("another process is taking this contribution; ask how it went") from error
         try:
             if signature_of(body) != row.signature:
                 raise HashMismatchError("the contribution does not end with the announced signature; send it again")
@@ -221,8 +235,7 @@ def finish(deployment: Deployment, device: Device, cohort_id: bytes, now_unix_s:
                     )
                 )
             if kept is None:
-                for part in parts:
-                    deployment.objects.delete(part.object_key)
+                places.discard(deployment.objects, *(part.object_key for part in parts))
 
 
 def _forget(deployment: Deployment, cohort_id: bytes, device_id: bytes) -> None:

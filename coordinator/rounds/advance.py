@@ -2,12 +2,15 @@
 
 `advance` is called by the ticker and at the start of every device's call. It
 acts on rows alone, so a restarted coordinator goes on where the killed one was.
+Of several processes on one database only the leader acts, and all its
+transactions carry the fencing token under which it began (`coordinator.leases`).
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -16,6 +19,7 @@ from coordinator.aggregation.opening import try_open
 from coordinator.aggregation.places import erase_ended
 from coordinator.deployment import Deployment
 from coordinator.diagnostics import log, short
+from coordinator.leases import Keeper, LeadershipLostError
 from coordinator.rounds.conclusion import conclude
 from coordinator.rounds.plans import open_round
 from coordinator.rounds.rounds import running
@@ -33,7 +37,21 @@ TICK_S = 0.5
 
 
 def advance(deployment: Deployment) -> None:
-    """Do everything that is due now."""
+    """Do everything that is due now, if this process leads.
+
+    Raises:
+        UnavailableError: a store does not answer.
+    """
+    token = deployment.leadership.token()
+    if token is None:
+        return
+    try:
+        _advance(replace(deployment, database=deployment.leadership.fenced(token)))
+    except LeadershipLostError as error:
+        log.warning("no longer leading", message=str(error))
+
+
+def _advance(deployment: Deployment) -> None:
     now = now_unix_s()
     with deployment.database.reading() as session:
         cohorts = unfinished(session)
@@ -133,21 +151,24 @@ def abort(session: Session, deployment: Deployment, cohorts: Sequence[Cohort], r
 
 
 class Ticker:
-    """Advances the deployment twice a second until it is stopped."""
+    """Advances the deployment twice a second until it is stopped, and keeps the lease meanwhile."""
 
     def __init__(self, deployment: Deployment) -> None:
         self._deployment = deployment
+        self._keeper = Keeper(deployment.leadership)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ticker", daemon=True)
 
     def start(self) -> None:
         """Begin."""
+        self._keeper.start()
         self._thread.start()
 
     def stop(self) -> None:
-        """End, after the step that is under way."""
+        """End, after the step that is under way; another process may lead then."""
         self._stop.set()
         self._thread.join()
+        self._keeper.stop()
 
     def _run(self) -> None:
         while not self._stop.wait(TICK_S):

@@ -97,6 +97,17 @@ class Setting(Base):
     value: Mapped[str]
 
 
+class Lease(Base):
+    """Which process leads, and until when; `coordinator.leases`."""
+
+    __tablename__ = "leases"
+
+    name: Mapped[str] = mapped_column(String(16), primary_key=True)
+    holder: Mapped[str]
+    token: Mapped[int]  # grows whenever the lease changes hands
+    until_unix_ms: Mapped[int]  # by the database's clock
+
+
 class Token(Base):
     """A join token, known by the hash of its secret."""
 
@@ -122,6 +133,7 @@ class Device(Base):
     certificate: Mapped[bytes]
     certificate_not_after_unix_s: Mapped[int]
     enrolled_unix_s: Mapped[int]
+    certificate_position: Mapped[int | None] = mapped_column(default=None)  # of its enrolment in the log
     last_seen_unix_s: Mapped[int | None] = mapped_column(default=None, index=True)
     client_version: Mapped[str] = mapped_column(default="")
     rank_limit: Mapped[int] = mapped_column(default=0)  # most rank slots that it trains, as it says; 0: any number
@@ -225,6 +237,7 @@ class Task(Base):
     settings: Mapped[str]  # TaskSettings as JSON
     seed: Mapped[bytes]  # fixes the adapter of release 0; public
     created_unix_s: Mapped[int]
+    served_unix_s: Mapped[int | None] = mapped_column(default=None)  # its last turn: coordinator.rounds.turns
 
 
 class ReleaseRow(Base):
@@ -243,6 +256,8 @@ class ReleaseRow(Base):
     adapter_sha256: Mapped[bytes] = mapped_column(ForeignKey("artefacts.sha256"))
     contributors: Mapped[int]
     time_unix_s: Mapped[int]
+    restores: Mapped[bytes | None] = mapped_column(ForeignKey("releases.release_id"), default=None)
+    """The earlier release whose adapter this is again; none for one that was learned."""
     server_memory_key: Mapped[str | None] = mapped_column(default=None)
     """Object with what the server's optimiser remembers after this release; none without such a memory."""
 
@@ -256,6 +271,25 @@ class ReleaseMetadataRow(Base):
     version: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     document: Mapped[bytes]
     expires_unix_s: Mapped[int]
+
+
+class DecisionRow(Base):
+    """What devices of a task serve from a moment on, and why: the signed bytes and where the log holds them."""
+
+    __tablename__ = "decisions"
+
+    task: Mapped[str] = mapped_column(ForeignKey("tasks.name"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    decision_id: Mapped[bytes] = mapped_column(unique=True)
+    kind: Mapped[str] = mapped_column(String(32))  # nightshift.protocol.decision.DecisionKind, in words
+    served: Mapped[bytes] = mapped_column(ForeignKey("releases.release_id"))
+    judged: Mapped[bytes] = mapped_column(ForeignKey("releases.release_id"))
+    next_parent: Mapped[bytes] = mapped_column(ForeignKey("releases.release_id"), index=True)
+    reason: Mapped[str]
+    document: Mapped[bytes]
+    signature: Mapped[bytes]
+    log_position: Mapped[int] = mapped_column(ForeignKey("log_entries.position"))
+    time_unix_s: Mapped[int]
 
 
 class Round(Base):
@@ -355,6 +389,7 @@ class CommitteeSeat(Base):
     device_id: Mapped[bytes] = mapped_column(ForeignKey("devices.device_id"), index=True)
     prekey_epoch: Mapped[int]
     prekey_serial: Mapped[int]
+    certificate_position: Mapped[int]  # log entry of the enrolment under which the plan's certificate was issued
 
 
 class Contribution(Base):
@@ -368,6 +403,7 @@ class Contribution(Base):
     size_bytes: Mapped[int]
     signature: Mapped[bytes]  # as announced; the body ends with it
     certificate: Mapped[bytes]
+    certificate_position: Mapped[int]  # log entry of the enrolment under which it was issued
     durable_bytes: Mapped[int] = mapped_column(default=0)
     ciphertext_tag: Mapped[bytes | None] = mapped_column(default=None)
     sealed_sha256: Mapped[bytes | None] = mapped_column(default=None)  # the C hashes, one after another

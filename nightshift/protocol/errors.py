@@ -18,7 +18,8 @@
     │   ├── RolledBackError        release metadata older than some that was seen
     │   ├── FrozenError            release metadata whose time is over
     │   ├── MixedError             release metadata of different states, put together
-    │   └── MemberRevokedError     a committee member that no longer counts
+    │   ├── MemberRevokedError     a committee member that no longer counts
+    │   └── WrongServerError       whoever answers is not the coordinator
     ├── IncompatibleError          protocol version or model that this build cannot use
     ├── ResourceError              not enough disk or memory
     ├── PartialError               trained, but not sent
@@ -113,7 +114,7 @@ class ClonedIdentityError(RevokedError):
 
 
 class UnreachableError(NightshiftError):
-    """The coordinator does not answer."""
+    """The coordinator does not answer, or something between does not let it."""
 
     reason = "UNREACHABLE"
     grpc_status = "UNAVAILABLE"
@@ -126,6 +127,12 @@ class VerificationError(NightshiftError):
     reason = "VERIFICATION_FAILED"
     grpc_status = "DATA_LOSS"
     exit_code = ExitCode.VERIFICATION_FAILED
+
+
+class WrongServerError(VerificationError):
+    """Whoever answers at the address is not the coordinator: somebody in between, or a captive portal."""
+
+    reason = "WRONG_SERVER"
 
 
 class SignatureInvalidError(VerificationError):

@@ -1,10 +1,8 @@
-"""What every database must do. A database joins by adding itself to URLS."""
+"""What every database must do."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -14,22 +12,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from coordinator.storage.database import Database
+from coordinator.storage.migration import migrate
 from coordinator.storage.rows import AuditRow, Base, Device, DeviceState, PrekeyRow, Setting
-
-URLS: dict[str, Callable[[Path], str]] = {"sqlite": lambda path: f"sqlite:///{path / 'rows.sqlite3'}"}
-
-
-@pytest.fixture(params=list(URLS))
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return URLS[request.param](tmp_path)
-
-
-@pytest.fixture
-def database(url: str) -> Iterator[Database]:
-    opened = Database(url)
-    opened.migrate()
-    yield opened
-    opened.close()
 
 
 def test_the_migrations_make_the_schema_of_the_rows(database: Database) -> None:
@@ -40,7 +24,7 @@ def test_the_migrations_make_the_schema_of_the_rows(database: Database) -> None:
 def test_migrating_again_changes_nothing(database: Database) -> None:
     with database.transaction() as session:
         session.add(Setting(key="a", value="1"))
-    database.migrate()
+    migrate(database)
     with database.reading() as session:
         assert session.get_one(Setting, "a").value == "1"
 

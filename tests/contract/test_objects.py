@@ -1,22 +1,14 @@
-"""What every object store must do. A store joins by adding itself to STORES."""
+"""What every object store must do."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from coordinator.storage.objects import DirectoryObjects, Objects
+from coordinator.storage.objects import Objects
 from nightshift.protocol.errors import NotFoundError
-
-STORES: dict[str, Callable[[Path], Objects]] = {"directory": lambda path: DirectoryObjects(path / "objects")}
-
-
-@pytest.fixture(params=list(STORES))
-def objects(request: pytest.FixtureRequest, tmp_path: Path) -> Objects:
-    return STORES[request.param](tmp_path)
 
 
 def test_what_was_put_is_got(objects: Objects) -> None:

@@ -17,7 +17,9 @@ def upgrade() -> None:
         "admins",
         sa.Column("admin_id", sa.LargeBinary(), nullable=False),
         sa.Column("name", sa.String(length=64), nullable=False),
-        sa.Column("role", sa.Enum("operator", "viewer", name="adminrole", native_enum=False, length=16), nullable=False),
+        sa.Column(
+            "role", sa.Enum("operator", "viewer", name="adminrole", native_enum=False, length=16), nullable=False
+        ),
         sa.Column("issued_unix_s", sa.BigInteger(), nullable=False),
         sa.Column("expires_unix_s", sa.BigInteger(), nullable=False),
         sa.Column("revoked_unix_s", sa.BigInteger(), nullable=True),
@@ -57,6 +59,7 @@ def upgrade() -> None:
         sa.Column("certificate", sa.LargeBinary(), nullable=False),
         sa.Column("certificate_not_after_unix_s", sa.BigInteger(), nullable=False),
         sa.Column("enrolled_unix_s", sa.BigInteger(), nullable=False),
+        sa.Column("certificate_position", sa.BigInteger(), nullable=True),
         sa.Column("last_seen_unix_s", sa.BigInteger(), nullable=True),
         sa.Column("client_version", sa.Text(), nullable=False),
         sa.Column("rank_limit", sa.BigInteger(), nullable=False),
@@ -71,6 +74,14 @@ def upgrade() -> None:
     with op.batch_alter_table("devices", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_devices_last_seen_unix_s"), ["last_seen_unix_s"], unique=False)
 
+    op.create_table(
+        "leases",
+        sa.Column("name", sa.String(length=16), nullable=False),
+        sa.Column("holder", sa.Text(), nullable=False),
+        sa.Column("token", sa.BigInteger(), nullable=False),
+        sa.Column("until_unix_ms", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("name"),
+    )
     op.create_table(
         "log_entries",
         sa.Column("position", sa.BigInteger(), autoincrement=False, nullable=False),
@@ -145,6 +156,7 @@ def upgrade() -> None:
         sa.Column("settings", sa.Text(), nullable=False),
         sa.Column("seed", sa.LargeBinary(), nullable=False),
         sa.Column("created_unix_s", sa.BigInteger(), nullable=False),
+        sa.Column("served_unix_s", sa.BigInteger(), nullable=True),
         sa.ForeignKeyConstraint(
             ["package_id"],
             ["models.package_id"],
@@ -163,10 +175,15 @@ def upgrade() -> None:
         sa.Column("adapter_sha256", sa.LargeBinary(), nullable=False),
         sa.Column("contributors", sa.BigInteger(), nullable=False),
         sa.Column("time_unix_s", sa.BigInteger(), nullable=False),
+        sa.Column("restores", sa.LargeBinary(), nullable=True),
         sa.Column("server_memory_key", sa.Text(), nullable=True),
         sa.ForeignKeyConstraint(
             ["adapter_sha256"],
             ["artefacts.sha256"],
+        ),
+        sa.ForeignKeyConstraint(
+            ["restores"],
+            ["releases.release_id"],
         ),
         sa.ForeignKeyConstraint(
             ["log_position"],
@@ -184,6 +201,46 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("releases", schema=None) as batch_op:
         batch_op.create_index("one_release_per_number", ["task", "number"], unique=True)
+
+    op.create_table(
+        "decisions",
+        sa.Column("task", sa.String(length=64), nullable=False),
+        sa.Column("number", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("decision_id", sa.LargeBinary(), nullable=False),
+        sa.Column("kind", sa.String(length=32), nullable=False),
+        sa.Column("served", sa.LargeBinary(), nullable=False),
+        sa.Column("judged", sa.LargeBinary(), nullable=False),
+        sa.Column("next_parent", sa.LargeBinary(), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("document", sa.LargeBinary(), nullable=False),
+        sa.Column("signature", sa.LargeBinary(), nullable=False),
+        sa.Column("log_position", sa.BigInteger(), nullable=False),
+        sa.Column("time_unix_s", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["judged"],
+            ["releases.release_id"],
+        ),
+        sa.ForeignKeyConstraint(
+            ["log_position"],
+            ["log_entries.position"],
+        ),
+        sa.ForeignKeyConstraint(
+            ["next_parent"],
+            ["releases.release_id"],
+        ),
+        sa.ForeignKeyConstraint(
+            ["served"],
+            ["releases.release_id"],
+        ),
+        sa.ForeignKeyConstraint(
+            ["task"],
+            ["tasks.name"],
+        ),
+        sa.PrimaryKeyConstraint("task", "number"),
+        sa.UniqueConstraint("decision_id"),
+    )
+    with op.batch_alter_table("decisions", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_decisions_next_parent"), ["next_parent"], unique=False)
 
     op.create_table(
         "release_metadata",
@@ -325,6 +382,7 @@ def upgrade() -> None:
         sa.Column("size_bytes", sa.BigInteger(), nullable=False),
         sa.Column("signature", sa.LargeBinary(), nullable=False),
         sa.Column("certificate", sa.LargeBinary(), nullable=False),
+        sa.Column("certificate_position", sa.BigInteger(), nullable=False),
         sa.Column("durable_bytes", sa.BigInteger(), nullable=False),
         sa.Column("ciphertext_tag", sa.LargeBinary(), nullable=True),
         sa.Column("sealed_sha256", sa.LargeBinary(), nullable=True),
@@ -366,6 +424,7 @@ def upgrade() -> None:
         sa.Column("device_id", sa.LargeBinary(), nullable=False),
         sa.Column("prekey_epoch", sa.BigInteger(), nullable=False),
         sa.Column("prekey_serial", sa.BigInteger(), nullable=False),
+        sa.Column("certificate_position", sa.BigInteger(), nullable=False),
         sa.ForeignKeyConstraint(
             ["cohort_id"],
             ["cohorts.cohort_id"],
