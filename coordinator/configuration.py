@@ -173,5 +173,8 @@ def configuration_text(listen: Listen) -> str:
         f"addresses = [{addresses}]\n"
         f'host = "{listen.host}"\n'
         f"port = {listen.port}\n"
+        "# For operators on other machines, who show certificates of `coordinator admin issue`; 0 for none.\n"
+        f'admin_host = "{listen.admin_host}"\n'
+        f"admin_port = {listen.admin_port}\n"
         f"join_port = {listen.join_port}\n"
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
+from coordinator.admin.authority import AdminAuthority
 from coordinator.configuration import Configuration, Listen, Storage, configuration_text, read_configuration
 from coordinator.enrolment.authority import Authority
 from coordinator.home import Home
@@ -87,6 +88,7 @@ def initialise(
     now = now_unix_s()
     authority = Authority.create(home.keys_directory, now)
     authority.server_credentials(listen.addresses, now)
+    AdminAuthority.create(home.keys_directory, now)
     database = open_database(home, storage)
     try:
         migrate(database)
