@@ -73,13 +73,13 @@ def prepare(
     local_training.forget_other_runs(session.home.training, keep=directory)
     job = local_training.Job(
         package=package,
-        layout=document.layout,
+        slots=document.slots,
         adapter=parent,
-        side=document.side,
         settings=_settings(assignment.plan),
         sources=sources,
         directory=directory,
         time_limit_s=_time_limit_s(session, document),
+        should_stop=session.should_stop,
     )
     result = local_training.train(job, session.configuration.training, on_step=on_step)
     session.notes.extend(local_training.allocator_notes(result, session.configuration.training))
@@ -156,7 +156,7 @@ def _encode(
     Raises:
         DeclinedError: a delta of zeros, or a value that is not finite.
     """
-    delta = clipped(document.layout.delta(result.outcome.adapter, parent, document.side), document.clip_norm)
+    delta = clipped(document.slots.delta(result.outcome.adapter, parent), document.clip_norm)
     weight = contribution_weight(result.examples, document.training.examples_for_full_weight)
     measured = {}
     for (name, measure), limit in zip(metrics.items(), document.vector.limits, strict=True):

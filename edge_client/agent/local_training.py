@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from edge_client.training.exchange import ChildRequest, ChildResult
     from edge_client.training.settings import TrainingSettings
     from nightshift.packages.package import ModelPackage
-    from nightshift.protocol.adapters.layout import AdapterLayout, Side, Tensors
+    from nightshift.protocol.adapters import Tensors, TrainedSlots
 
 HELD_OUT_FRACTION = 0.1
 
@@ -36,23 +36,23 @@ class Job:
 
     Attributes:
         package: the base model, verified.
-        layout: of the adapter.
+        slots: of which layout, and what of it moves.
         adapter: to start from.
-        side: which matrices move.
         settings: how long and how fast.
         sources: private text.
         directory: for checkpoints; the same job continues there.
         time_limit_s: seconds; 0 means none.
+        should_stop: asked all the time; a reason ends the run at a checkpoint.
     """
 
     package: ModelPackage
-    layout: AdapterLayout
+    slots: TrainedSlots
     adapter: Tensors
-    side: Side
     settings: TrainingSettings
     sources: Sequence[DataSource]
     directory: Path
     time_limit_s: float
+    should_stop: Callable[[], str | None] = lambda: None
 
 
 def require_enabled(limits: TrainingLimits) -> None:
@@ -119,7 +119,7 @@ def train(job: Job, limits: TrainingLimits, *, on_step: OnStep = tell_nobody) ->
     request: ChildRequest | None = _request(job, limits)
     while request is not None:
         try:
-            result = _run(request, job.directory, on_step)
+            result = _run(request, job, on_step)
         except ChildOutOfMemoryError as error:
             least, request = request, smaller(request)
             if request is None:
@@ -132,11 +132,14 @@ def train(job: Job, limits: TrainingLimits, *, on_step: OnStep = tell_nobody) ->
     raise AssertionError("the last attempt returns or raises")
 
 
-def _run(request: ChildRequest, directory: Path, on_step: OnStep) -> ChildResult:
+def _run(request: ChildRequest, job: Job, on_step: OnStep) -> ChildResult:
     from edge_client.training.supervise import train_in_child
 
     return train_in_child(
-        request, directory, on_step=lambda progress: on_step(progress.step, progress.steps, progress.loss)
+        request,
+        job.directory,
+        should_stop=job.should_stop,
+        on_step=lambda progress: on_step(progress.step, progress.steps, progress.loss),
     )
 
 
@@ -147,8 +150,9 @@ def _request(job: Job, limits: TrainingLimits) -> ChildRequest:
 
     return ChildRequest(
         package_directory=job.package.directory,
-        adapter=to_safetensors(job.adapter, job.layout),
-        side=job.side,
+        adapter=to_safetensors(job.adapter, job.slots.layout),
+        side=job.slots.side,
+        trained_rank=job.slots.rank,
         settings=job.settings,
         sources=tuple(job.sources),
         held_out_fraction=HELD_OUT_FRACTION,

@@ -83,7 +83,7 @@ def train_personal(
     """
     from edge_client.engines.sessions import layout_for
     from edge_client.training.settings import TrainingSettings
-    from nightshift.protocol.adapters import Side, initialise
+    from nightshift.protocol.adapters import Side, TrainedSlots, initialise
     from nightshift.protocol.adapters.formats import to_safetensors
 
     local_training.require_enabled(limits)
@@ -96,9 +96,8 @@ def train_personal(
     directory = home.training / "personal"
     job = local_training.Job(
         package=package,
-        layout=layout,
+        slots=TrainedSlots.whole(layout, Side.BOTH),
         adapter=tensors,
-        side=Side.BOTH,
         settings=TrainingSettings(steps=steps, learning_rate=learning_rate),
         sources=local_training.usable_sources(store.records.sources(), notes),
         directory=directory,

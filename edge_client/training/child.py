@@ -28,7 +28,7 @@ from edge_client.training.exchange import ChildRequest, ChildResult
 from edge_client.training.interrupt import Interrupt
 from edge_client.training.trainer import Progress, train
 from nightshift.packages.package import ModelPackage
-from nightshift.protocol.adapters import AdapterLayout, Tensors
+from nightshift.protocol.adapters import AdapterLayout, Tensors, TrainedSlots
 from nightshift.protocol.adapters.formats import from_safetensors, layout_of, to_safetensors
 from nightshift.protocol.errors import NightshiftError
 
@@ -120,8 +120,7 @@ def _train(directory: Path, request: ChildRequest, interrupt: Interrupt) -> tupl
         outcome = train(
             package,
             parent,
-            layout,
-            request.side,
+            TrainedSlots(layout, request.side, request.trained_rank or layout.rank),
             data.train,
             request.settings,
             checkpoint_directory=directory,

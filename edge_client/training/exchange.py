@@ -53,6 +53,7 @@ class ChildRequest:
         sources: the owner's data files.
         held_out_fraction: share kept out of training and measured on.
         max_examples: rows read at most.
+        trained_rank: how many rank slots to train; None for all.
         compare: name -> safetensors bytes of adapters to measure on the held-out part too.
         runtime: threads and recomputation.
         memory_limit_bytes: ceiling of the process's own memory; 0 means none.
@@ -68,6 +69,7 @@ class ChildRequest:
     sources: tuple[DataSource, ...]
     held_out_fraction: float = DEFAULT_FRACTION
     max_examples: int = 100_000
+    trained_rank: int | None = None
     compare: Mapping[str, bytes] = field(default_factory=dict)
     runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
     memory_limit_bytes: int = 0
@@ -117,6 +119,7 @@ def write_request(directory: Path, request: ChildRequest) -> None:
         "sources": [_source_record(source) for source in request.sources],
         "held_out_fraction": request.held_out_fraction,
         "max_examples": request.max_examples,
+        "trained_rank": request.trained_rank,
         "compare": names,
         "runtime": asdict(request.runtime),
         "memory_limit_bytes": request.memory_limit_bytes,

@@ -14,17 +14,18 @@ from edge_client.training.adamw import Vector
 from edge_client.training.errors import TrainingError
 from edge_client.training.interrupt import Interrupt
 from nightshift.packages.package import ModelPackage
-from nightshift.protocol.adapters import AdapterLayout, Side, Tensors
+from nightshift.protocol.adapters import Tensors, TrainedSlots
 from nightshift.protocol.manifest import FileRole
 
 
 class TrainGraph:
-    """Loss and gradient of one side of an adapter.
+    """Loss and gradient of some slots of one side of an adapter.
+
+    The forward pass is that of the whole adapter, whatever is trained of it.
 
     Args:
         package: the model.
-        layout: the adapter's layout.
-        side: which gradients are wanted.
+        slots: which gradients are wanted.
         adapter: tensors that every call reads as they are then.
         runtime: threads and memory.
         interrupt: ends a call early.
@@ -34,21 +35,20 @@ class TrainGraph:
         self,
         package: ModelPackage,
         *,
-        layout: AdapterLayout,
-        side: Side,
+        slots: TrainedSlots,
         adapter: Tensors,
         runtime: RuntimeSettings,
         interrupt: Interrupt,
     ) -> None:
         role = FileRole.TRAIN_RECOMPUTE if runtime.recompute else FileRole.TRAIN
         self._session = open_session(package, role, runtime)
-        self._feeds = adapter_feeds(package.manifest, layout, adapter)
-        self._outputs = ["loss", *(f"grad.{name}" for name in layout.trained_names(side))]
-        self._length = layout.vector_length(side)
+        self._feeds = adapter_feeds(package.manifest, slots.layout, adapter)
+        self._slots = slots
+        self._names = slots.layout.trained_names(slots.side)
         self.interrupt = interrupt
 
     def gradient(self, examples: Sequence[TokenExample], micro_batch_size: int) -> tuple[float, Vector] | None:
-        """Mean loss over the answer tokens of a batch, and its gradient, float32 [length].
+        """Mean loss over the answer tokens of a batch, and its gradient, float32 [slots.length].
 
         Micro-batches are weighted by their number of answer tokens, which makes
         the result that of the whole batch.
@@ -61,14 +61,15 @@ class TrainGraph:
             MemoryError: memory ran out.
         """
         total_loss, total_weight = 0.0, 0.0
-        total = np.zeros(self._length, dtype=np.float32)
+        total = np.zeros(self._slots.length, dtype=np.float32)
         for batch in _micro_batches(examples, micro_batch_size):
             outputs = self._run(batch)
             if outputs is None:
                 return None
             weight = batch.answer_tokens
             total_loss += float(outputs[0]) * weight
-            total += np.float32(weight) * np.concatenate([output.ravel() for output in outputs[1:]])
+            parts = self._slots.of(dict(zip(self._names, outputs[1:], strict=True)))
+            total += np.float32(weight) * np.concatenate([part.ravel() for part in parts.values()])
             total_weight += weight
         total_weight = max(total_weight, 1.0)
         total /= np.float32(total_weight)
@@ -82,7 +83,9 @@ class TrainGraph:
             "weights": batch.weights,
         }
         try:
-            outputs: list[NDArray[np.float32]] = self._session.run(self._outputs, feeds, self.interrupt.run_options)
+            outputs: list[NDArray[np.float32]] = self._session.run(
+                ["loss", *(f"grad.{name}" for name in self._names)], feeds, self.interrupt.run_options
+            )
         except Exception as error:  # the binding raises classes of its own without a common base
             if self.interrupt.reason is not None:
                 return None

@@ -1,7 +1,9 @@
 """The training loop: gradients from the train graph, updates by AdamW in numpy.
 
-The trained side of the adapter is one float32 vector. The graph's inputs are
-views of it, so an update in place is all that a step has to hand over.
+What is trained of the adapter is one float32 vector: the gradient, its clipping and the
+optimiser's state are of its length. Where it is a whole side, the graph's inputs are views of
+it, so an update in place is all that a step has to hand over; where it is some rank
+slots of a side, these are copied into the inputs after each step.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from edge_client.training.interrupt import Interrupt
 from edge_client.training.settings import TrainingSettings
 from edge_client.training.train_graph import TrainGraph
 from nightshift.packages.package import ModelPackage
-from nightshift.protocol.adapters import AdapterLayout, Side, Tensors
+from nightshift.protocol.adapters import Tensors, TrainedSlots
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +64,10 @@ class TrainingOutcome:
     losses: tuple[float, ...] = ()
 
 
-def train(  # noqa: PLR0917 - model, adapter, data, settings: the order in which a run is thought of
+def train(
     package: ModelPackage,
     adapter: Tensors,
-    layout: AdapterLayout,
-    side: Side,
+    slots: TrainedSlots,
     examples: Sequence[TokenExample],
     settings: TrainingSettings,
     *,
@@ -76,13 +77,12 @@ def train(  # noqa: PLR0917 - model, adapter, data, settings: the order in which
     runtime: RuntimeSettings | None = None,
     interrupt: Interrupt | None = None,
 ) -> TrainingOutcome:
-    """Trains one side of an adapter on local examples.
+    """Trains some rank slots of one side of an adapter, or all of them, on local examples.
 
     Args:
         package: the model.
         adapter: the complete adapter to start from; it is not changed.
-        layout: its layout.
-        side: which matrices move.
+        slots: of which layout, and what of it moves.
         examples: tokenised examples, none longer than `settings.max_tokens`.
         settings: how long and how fast.
         checkpoint_directory: where the state is kept; a run with the same
@@ -101,16 +101,17 @@ def train(  # noqa: PLR0917 - model, adapter, data, settings: the order in which
     """
     if not examples:
         raise NoExamplesError("there are no examples to train on; add data, or lower the held-out fraction")
-    layout.check(adapter)
+    slots.layout.check(adapter)
     runtime = runtime or RuntimeSettings()
     interrupt = interrupt or Interrupt()
-    state = _State(layout.to_vector(adapter, side), settings)
-    live = {**adapter, **layout.from_vector(state.parameters, side)}
-    graph = TrainGraph(package, layout=layout, side=side, adapter=live, runtime=runtime, interrupt=interrupt)
+    state = _State(slots.to_vector(adapter), settings)
+    live = _Live(adapter, slots, state.parameters)
+    graph = TrainGraph(package, slots=slots, adapter=live.tensors, runtime=runtime, interrupt=interrupt)
     order = BatchOrder([example.length for example in examples], settings.batch_size, settings.seed)
-    run = _fingerprint(package, repr((layout, side, astuple(settings), runtime)), adapter, examples)
+    run = _fingerprint(package, repr((slots, astuple(settings), runtime)), adapter, examples)
     if checkpoint_directory is not None:
         state.resume(checkpoint_directory, run)
+        live.refresh()
     stopped: str | None = None
     for step in range(state.steps_done, settings.steps):
         stopped = interrupt.reason or should_stop()
@@ -122,6 +123,7 @@ def train(  # noqa: PLR0917 - model, adapter, data, settings: the order in which
             stopped = interrupt.reason
             break
         state.advance(*result, tokens=sum(example.length for example in chosen))
+        live.refresh()
         if on_step is not None:
             on_step(Progress(step + 1, settings.steps, result[0], state.tokens))
         due = settings.checkpoint_every > 0 and (step + 1) % settings.checkpoint_every == 0
@@ -132,9 +134,28 @@ def train(  # noqa: PLR0917 - model, adapter, data, settings: the order in which
     if stopped is None and not state.has_moved:
         raise NothingLearntError(
             f"{settings.steps} steps left the adapter as it was; check the learning rate "
-            f"({settings.learning_rate:g}) and that the parent adapter suits side {side.value!r}"
+            f"({settings.learning_rate:g}) and that the parent adapter suits side {slots.side.value!r}"
         )
-    return state.outcome({name: live[name].copy() for name in layout.shapes()}, stopped)
+    return state.outcome({name: live.tensors[name].copy() for name in slots.layout.shapes()}, stopped)
+
+
+class _Live:
+    """The adapter that the graph reads: the parent's, with the parameters in the place of what is trained."""
+
+    def __init__(self, adapter: Tensors, slots: TrainedSlots, parameters: Vector) -> None:
+        self._narrow = slots.narrow.from_vector(parameters, slots.side)
+        self._shares_memory = slots.are_all
+        if slots.are_all:
+            self.tensors = {**adapter, **self._narrow}
+        else:
+            self.tensors = {**adapter, **{name: adapter[name].copy() for name in self._narrow}}
+            self._trained = slots.of(self.tensors)
+
+    def refresh(self) -> None:
+        """Take over the parameters as they are now."""
+        if not self._shares_memory:
+            for name, part in self._trained.items():
+                part[...] = self._narrow[name]
 
 
 class _State:

@@ -9,6 +9,8 @@ weights and stochastic encoding; sums in the clear, which is what secure aggrega
 * local: every device for itself, as many steps as over all nights of the federation;
 * ffa, alternate, fedavg: the three ways to average LoRA; then alternate with FedProx on the devices, and with
   FedAvgM and FedAdam on the coordinator;
+* rank 4, rank 16 and ranks 4/8/16: alternate in other ranks; in the last a third of the devices each trains 4, 8 and
+  all 16 rank slots of one adapter, in cohorts of their own. All the others have rank 8;
 * central: all text in one place, three times the steps of one device.
 
 Each (dataset, seed, what) is one unit of work. A unit that is done is kept in the state file, so that a run that was
@@ -38,7 +40,7 @@ from edge_client.data.tokens import TokenExample
 from edge_client.engines.sessions import layout_for
 from nightshift.packages.build import build_package
 from nightshift.packages.package import ModelPackage
-from nightshift.protocol.adapters import Side
+from nightshift.protocol.adapters import Side, TrainedSlots
 from nightshift.protocol.adapters.layout import Method
 from scripts.learning.datasets import DATA, NAMES, load
 from scripts.learning.federation import Recipe, federate, local, start
@@ -46,7 +48,8 @@ from scripts.learning.scoring import Score, Scorer
 
 MODEL = DATA / "stories260K" / "stories260K-f32.gguf"
 RANK = 8
-ALPHA = 16.0
+SCALE = 2.0
+"""alpha / rank, the same for all."""
 LEARNING_RATE = 5e-3
 CENTRAL_STEPS = 3
 
@@ -74,6 +77,9 @@ def recipes(scale: Scale, batch_size: int) -> dict[str, Recipe]:
         "alternate+fedadam": recipe(
             Method.ALTERNATE, server=ServerOptimiser(ServerMethod.FEDADAM, learning_rate=0.03, momentum=0.5)
         ),
+        "rank 4": recipe(Method.ALTERNATE, ranks=(4,)),
+        "rank 16": recipe(Method.ALTERNATE, ranks=(16,)),
+        "ranks 4/8/16": recipe(Method.ALTERNATE, ranks=(4, 8, 16)),
     }
 
 
@@ -99,8 +105,10 @@ def work(unit: Unit, package_directory: Path) -> dict[str, object]:
     """Do one unit: a row of the result."""
     began = time.process_time()
     package = ModelPackage.open(package_directory)
-    layout = layout_for(package.manifest, rank=RANK, alpha=ALPHA)
     dataset = load(unit.dataset, unit.seed)
+    recipe = recipes(unit.scale, dataset.batch_size).get(unit.what)
+    rank = RANK if recipe is None else max(recipe.ranks)
+    layout = layout_for(package.manifest, rank=rank, alpha=SCALE * rank)
     scorer = Scorer(package, dataset, layout)
     row: dict[str, object] = {"dataset": unit.dataset, "seed": unit.seed, "what": unit.what}
     alone = Recipe(Method.FEDAVG, unit.scale.nights, unit.scale.steps, dataset.batch_size, LEARNING_RATE)
@@ -110,10 +118,9 @@ def work(unit: Unit, package_directory: Path) -> dict[str, object]:
         adapter = local(
             package,
             start(layout, unit.seed),
-            Side.BOTH,
+            TrainedSlots.whole(layout, Side.BOTH),
             examples,
             alone,
-            layout=layout,
             seed=1000 * unit.seed + device,
             steps=steps,
             max_tokens=dataset.max_tokens,
@@ -131,13 +138,14 @@ def work(unit: Unit, package_directory: Path) -> dict[str, object]:
         row["best_loss"] = min(score.loss for score in scores)
         row["best_accuracy"] = max(score.accuracy for score in scores)
     else:
+        assert recipe is not None, "what is no baseline is a federation"
         nights = []
-        sent = 0
+        sent = 0.0
         for night in federate(
             package,
             layout,
             scorer.training,
-            recipes(unit.scale, dataset.batch_size)[unit.what],
+            recipe,
             seed=unit.seed,
             max_tokens=dataset.max_tokens,
         ):
@@ -187,7 +195,7 @@ def with_targets(rows: Sequence[dict[str, object]]) -> list[dict[str, object]]:
 
 def show(rows: Sequence[dict[str, object]], scale: Scale) -> None:
     """A table for people: medians over the seeds."""
-    print(f"{scale.nights} nights of {scale.steps} steps, rank {RANK}; medians over seeds")
+    print(f"{scale.nights} nights of {scale.steps} steps, rank {RANK} where nothing else is said; medians over seeds")
     for dataset in dict.fromkeys(row["dataset"] for row in rows):
         print(
             f"\n{dataset}\n  {'':20} {'loss':>7} {'acc':>7} {'worst loss':>11} {'worst acc':>10} {'kB sent':>8} nights"

@@ -36,7 +36,7 @@ from edge_client.training.settings import TrainingSettings
 from edge_client.training.trainer import train
 from nightshift.packages.build import build_package
 from nightshift.packages.package import ModelPackage
-from nightshift.protocol.adapters import AdapterLayout, Side, Tensors, initialise
+from nightshift.protocol.adapters import AdapterLayout, Side, Tensors, TrainedSlots, initialise
 from nightshift.protocol.adapters.gguf_adapter import to_gguf
 from scripts.benchmarks.peers.float_model import FloatModel
 
@@ -68,7 +68,9 @@ def trained_adapter(package: ModelPackage) -> tuple[Tensors, AdapterLayout]:
         examples.append(TokenExample(tokens[:PASSAGE_TOKENS], np.ones(min(len(tokens), PASSAGE_TOKENS), np.bool_)))
     settings = TrainingSettings(steps=40, batch_size=8)
     start = initialise(layout, bytes(32))
-    return train(package, start, layout, Side.BOTH, examples, settings, runtime=TWO_THREADS).adapter, layout
+    return train(
+        package, start, TrainedSlots.whole(layout, Side.BOTH), examples, settings, runtime=TWO_THREADS
+    ).adapter, layout
 
 
 def engine_logs(engine: OnnxEngine | LlamaEngine, texts: Sequence[Sequence[int]]) -> Logs:

@@ -89,7 +89,7 @@ def run_ours(arguments: argparse.Namespace) -> dict[str, float]:
     from edge_client.training.settings import TrainingSettings
     from edge_client.training.trainer import Progress, train
     from nightshift.packages.package import ModelPackage
-    from nightshift.protocol.adapters import Side, initialise
+    from nightshift.protocol.adapters import Side, TrainedSlots, initialise
     from nightshift.protocol.manifest import FileRole
 
     runtime = RuntimeSettings(threads=arguments.threads, recompute=arguments.child == "recompute")
@@ -120,8 +120,7 @@ def run_ours(arguments: argparse.Namespace) -> dict[str, float]:
     outcome = train(
         package,
         initialise(layout, bytes(32)),
-        layout,
-        Side.BOTH,
+        TrainedSlots.whole(layout, Side.BOTH),
         examples,
         settings,
         on_step=on_step,

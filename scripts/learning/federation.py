@@ -13,8 +13,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
-from coordinator.aggregation.fedavg import mean_delta
+from coordinator.aggregation.fedavg import CohortSum, combined, next_adapter
 from coordinator.aggregation.server_optimisers import ServerMemory, ServerOptimiser
 from edge_client.agent.contribution import clipped, contribution_weight
 from edge_client.data.tokens import TokenExample
@@ -22,10 +23,10 @@ from edge_client.engines.sessions import RuntimeSettings
 from edge_client.training.settings import TrainingSettings
 from edge_client.training.trainer import train
 from nightshift.packages.package import ModelPackage
-from nightshift.protocol.adapters import AdapterLayout, Side, Tensors, initialise
+from nightshift.protocol.adapters import AdapterLayout, Side, Tensors, TrainedSlots, initialise
 from nightshift.protocol.adapters.layout import Method
 from nightshift.protocol.secagg.encoding import Encoding, VectorLayout
-from nightshift.protocol.secagg.parameters import CohortParameters
+from nightshift.protocol.secagg.parameters import MIN_DEVICES, CohortParameters
 from nightshift.protocol.secagg.rotation import rotated_clip, rotation_seed
 from nightshift.protocol.upload import upload_size_bytes
 
@@ -47,6 +48,8 @@ class Recipe:
         batch_size: examples a step.
         learning_rate: of the devices' AdamW.
         proximal: FedProx coefficient; 0 means none.
+        ranks: slots that devices train, dealt to them in turn; each rank is a cohort of its own, and the
+            adapter has as many slots as the largest trains.
         server: what is made of the mean delta.
     """
 
@@ -56,6 +59,7 @@ class Recipe:
     batch_size: int
     learning_rate: float
     proximal: float = 0.0
+    ranks: tuple[int, ...] = (8,)
     server: ServerOptimiser = field(default_factory=ServerOptimiser)
 
 
@@ -65,11 +69,11 @@ class Night:
 
     Attributes:
         adapter: the release after it.
-        upload_bytes: what one device sent, shares and signature included.
+        upload_bytes: what one device sent, shares and signature included; the mean, where they differ.
     """
 
-    adapter: dict[str, np.ndarray[tuple[int, int], np.dtype[np.float32]]]
-    upload_bytes: int
+    adapter: dict[str, NDArray[np.float32]]
+    upload_bytes: float
 
 
 def start(layout: AdapterLayout, seed: int) -> Tensors:
@@ -80,11 +84,10 @@ def start(layout: AdapterLayout, seed: int) -> Tensors:
 def local(
     package: ModelPackage,
     adapter: Tensors,
-    side: Side,
+    slots: TrainedSlots,
     examples: Sequence[TokenExample],
     recipe: Recipe,
     *,
-    layout: AdapterLayout,
     seed: int,
     steps: int,
     max_tokens: int,
@@ -100,7 +103,7 @@ def local(
         seed=seed,
         checkpoint_every=0,
     )
-    return train(package, adapter, layout, side, examples, settings, runtime=RuntimeSettings(threads=1)).adapter
+    return train(package, adapter, slots, examples, settings, runtime=RuntimeSettings(threads=1)).adapter
 
 
 def federate(
@@ -122,35 +125,41 @@ def federate(
         seed: of release 0 and of the order of examples.
         max_tokens: longest example.
     """
-    release = start(layout, seed)
+    release: dict[str, NDArray[np.float32]] = dict(start(layout, seed))
     memories: dict[Side, ServerMemory | None] = {}
     for night in range(recipe.nights):
         side = recipe.method.side_for_round(night)
-        parameters, vector = _vector(layout, side, len(training), night)
-        total = np.zeros(vector.length, dtype=np.uint64)
-        for device, examples in enumerate(training):
-            trained = local(
-                package,
-                release,
-                side,
-                examples,
-                recipe,
-                layout=layout,
-                seed=1000 * seed + 100 * night + device,
-                steps=recipe.steps,
-                max_tokens=max_tokens,
-            )
-            delta = clipped(layout.delta(trained, release, side), CLIP_NORM)
-            total += vector.encode(delta, contribution_weight(len(examples), EXAMPLES_FOR_FULL_WEIGHT), {}, os.urandom)
-        mean = mean_delta(vector.decode_sum(total, len(training)))
-        step, memories[side] = recipe.server.step(mean, memories.get(side))
-        release = layout.with_delta(release, step, side)
-        yield Night(release, upload_size_bytes(parameters, vector.length))
+        sums, sent = [], 0
+        for place, rank in enumerate(recipe.ranks):
+            slots = TrainedSlots(layout, side, rank)
+            members = range(place, len(training), len(recipe.ranks))
+            parameters, vector = _vector(slots, len(members), night, committee=min(COMMITTEE, len(training)))
+            total = np.zeros(vector.length, dtype=np.uint64)
+            for device in members:
+                examples = training[device]
+                trained = local(
+                    package,
+                    release,
+                    slots,
+                    examples,
+                    recipe,
+                    seed=1000 * seed + 100 * night + device,
+                    steps=recipe.steps,
+                    max_tokens=max_tokens,
+                )
+                delta = clipped(slots.delta(trained, release), CLIP_NORM)
+                weight = contribution_weight(len(examples), EXAMPLES_FOR_FULL_WEIGHT)
+                total += vector.encode(delta, weight, {}, os.urandom)
+            sums.append(CohortSum(slots, vector.decode_sum(total, len(members))))
+            sent += len(members) * upload_size_bytes(parameters, vector.length)
+        release, memories[side] = next_adapter(release, combined(sums), recipe.server, memories.get(side))
+        yield Night(release, sent / len(training))
 
 
-def _vector(layout: AdapterLayout, side: Side, devices: int, night: int) -> tuple[CohortParameters, VectorLayout]:
-    parameters = CohortParameters.derive(n_max=devices, value_bits=VALUE_BITS, committee_size=min(COMMITTEE, devices))
-    length = layout.vector_length(side)
-    encoding = Encoding(clip=rotated_clip(CLIP_NORM, length), value_bits=VALUE_BITS, n_max=devices)
-    vector = VectorLayout(delta_length=length, metrics=(), encoding=encoding)
-    return parameters, replace(vector, rotation=rotation_seed(hashlib.sha256(b"night %d" % night).digest()))
+def _vector(slots: TrainedSlots, devices: int, night: int, *, committee: int) -> tuple[CohortParameters, VectorLayout]:
+    n_max = max(devices, MIN_DEVICES)  # sums in the clear may be over fewer; the ring has no room for less
+    parameters = CohortParameters.derive(n_max=n_max, value_bits=VALUE_BITS, committee_size=committee)
+    encoding = Encoding(clip=rotated_clip(CLIP_NORM, slots.length), value_bits=VALUE_BITS, n_max=n_max)
+    vector = VectorLayout(delta_length=slots.length, metrics=(), encoding=encoding)
+    seed = hashlib.sha256(b"night %d, rank %d" % (night, slots.rank)).digest()
+    return parameters, replace(vector, rotation=rotation_seed(seed))

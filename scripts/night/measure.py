@@ -27,7 +27,7 @@ from edge_client.engines.sessions import RuntimeSettings, layout_for
 from edge_client.training.settings import TrainingSettings
 from edge_client.training.trainer import train
 from nightshift.packages.package import ModelPackage
-from nightshift.protocol.adapters import Side, Tensors, initialise
+from nightshift.protocol.adapters import Side, Tensors, TrainedSlots, initialise
 from nightshift.protocol.adapters.formats import from_safetensors
 from nightshift.protocol.manifest import FileRole
 from scripts.night.report import Score
@@ -130,7 +130,14 @@ def train_alone(
         seed=seed,
     )
     start = initialise(measure.layout, bytes(31) + bytes([seed % 256]))
-    outcome = train(measure.package, start, measure.layout, Side.BOTH, examples, settings, runtime=measure.runtime)
+    outcome = train(
+        measure.package,
+        start,
+        TrainedSlots.whole(measure.layout, Side.BOTH),
+        examples,
+        settings,
+        runtime=measure.runtime,
+    )
     return measure.score(outcome.adapter)
 
 

@@ -42,6 +42,11 @@ class TrainedSlots:
         if not 1 <= self.rank <= most:
             raise LayoutError(f"an adapter of rank {most} can be trained in 1 to {most} slots, got {self.rank}")
 
+    @classmethod
+    def whole(cls, layout: AdapterLayout, side: Side) -> TrainedSlots:
+        """All slots of a side."""
+        return cls(layout, side, layout.rank)
+
     @property
     def are_all(self) -> bool:
         """Whether the cohort trains every slot."""

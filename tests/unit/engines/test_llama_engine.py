@@ -17,7 +17,7 @@ from edge_client.engines.sessions import RuntimeSettings, layout_for
 from edge_client.training.settings import TrainingSettings
 from edge_client.training.trainer import train
 from nightshift.packages.package import ModelPackage
-from nightshift.protocol.adapters import AdapterLayout, Side, Target, Tensors, initialise
+from nightshift.protocol.adapters import AdapterLayout, Side, Target, Tensors, TrainedSlots, initialise
 from nightshift.protocol.adapters.gguf_adapter import to_gguf
 from tests.support.stories import build_stories, commands
 
@@ -46,7 +46,9 @@ def adapter(stories: ModelPackage, layout: AdapterLayout, tmp_path_factory: pyte
     data = prepare(stories, [source], max_tokens=96, held_out_fraction=0)
     settings = TrainingSettings(steps=25, batch_size=8)
     start = initialise(layout, bytes(32))
-    return train(stories, start, layout, Side.BOTH, data.train, settings, runtime=ONE_THREAD).adapter
+    return train(
+        stories, start, TrainedSlots.whole(layout, Side.BOTH), data.train, settings, runtime=ONE_THREAD
+    ).adapter
 
 
 @pytest.fixture(scope="module")

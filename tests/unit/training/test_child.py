@@ -27,7 +27,7 @@ from edge_client.training.settings import TrainingSettings
 from edge_client.training.supervise import STOP_WITHIN_S, train_in_child
 from edge_client.training.trainer import Progress, train
 from nightshift.packages.package import ModelPackage
-from nightshift.protocol.adapters import Side, initialise
+from nightshift.protocol.adapters import Side, TrainedSlots, initialise
 from nightshift.protocol.adapters.formats import from_safetensors, layout_of, to_safetensors
 from tests.support.stories import commands
 
@@ -96,9 +96,13 @@ def test_the_child_does_what_training_here_does(
     layout = layout_of(request.adapter)
     data = prepare(stories, request.sources, max_tokens=96)
     here = train(
-        stories, from_safetensors(request.adapter, layout), layout, Side.B, data.train, request.settings,
+        stories,
+        from_safetensors(request.adapter, layout),
+        TrainedSlots.whole(layout, Side.B),
+        data.train,
+        request.settings,
         runtime=ONE_THREAD,
-    )  # fmt: skip
+    )
     for name, tensor in here.adapter.items():
         np.testing.assert_array_equal(result.outcome.adapter[name], tensor)
     assert result.outcome.mean_loss == here.mean_loss

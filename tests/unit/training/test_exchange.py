@@ -34,6 +34,7 @@ REQUEST = ChildRequest(
     ),
     held_out_fraction=0.2,
     max_examples=7,
+    trained_rank=1,
     compare={"the release": b"bytes", "another": b"more"},
     runtime=RuntimeSettings(threads=3, recompute=True),
     memory_limit_bytes=1 << 30,

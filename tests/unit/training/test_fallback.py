@@ -12,7 +12,7 @@ from edge_client.training.exchange import ChildRequest, read_request
 from edge_client.training.fallback import SHORTEST_TOKENS, describe, smaller
 from edge_client.training.settings import TrainingSettings
 from nightshift.packages.package import ModelPackage
-from nightshift.protocol.adapters import Side, initialise
+from nightshift.protocol.adapters import Side, TrainedSlots, initialise
 from nightshift.protocol.errors import ResourceError
 
 
@@ -54,9 +54,8 @@ def job(stories: ModelPackage, directory: Path) -> Job:
     layout = layout_for(stories.manifest, rank=2, alpha=4)
     return Job(
         package=stories,
-        layout=layout,
+        slots=TrainedSlots.whole(layout, Side.B),
         adapter=initialise(layout, bytes(32)),
-        side=Side.B,
         settings=TrainingSettings(steps=1, batch_size=64, micro_batch_size=64, max_tokens=256),
         sources=(DataSource(data, DataFormat.TEXT),),
         directory=directory / "run",

@@ -22,7 +22,7 @@ from edge_client.training.settings import TrainingSettings
 from edge_client.training.train_graph import TrainGraph
 from edge_client.training.trainer import Progress, TrainingOutcome, train
 from nightshift.packages.package import ModelPackage
-from nightshift.protocol.adapters import AdapterLayout, FormatError, Side, Tensors, initialise
+from nightshift.protocol.adapters import AdapterLayout, FormatError, Side, Tensors, TrainedSlots, initialise
 from tests.support.stories import commands
 
 SETTINGS = TrainingSettings(steps=6, batch_size=8, micro_batch_size=8, seed=4)
@@ -61,7 +61,15 @@ def test_it_learns_what_it_can_be_measured_on(
 ) -> None:
     steps: list[Progress] = []
     settings = replace(SETTINGS, steps=25)
-    outcome = train(stories, parent, layout, Side.B, data.train, settings, on_step=steps.append, runtime=ONE_THREAD)
+    outcome = train(
+        stories,
+        parent,
+        TrainedSlots.whole(layout, Side.B),
+        data.train,
+        settings,
+        on_step=steps.append,
+        runtime=ONE_THREAD,
+    )
     with OnnxEngine(stories, ONE_THREAD) as engine:
         engine.set_adapter(parent, layout)
         before = answer_loss(engine, data.held_out).mean
@@ -80,7 +88,14 @@ def test_only_the_side_that_is_trained_moves(
     stories: ModelPackage, layout: AdapterLayout, moved_parent: Tensors, data: PreparedData, side: Side
 ) -> None:
     copies = {name: tensor.copy() for name, tensor in moved_parent.items()}
-    outcome = train(stories, moved_parent, layout, side, data.train, replace(SETTINGS, steps=2), runtime=ONE_THREAD)
+    outcome = train(
+        stories,
+        moved_parent,
+        TrainedSlots.whole(layout, side),
+        data.train,
+        replace(SETTINGS, steps=2),
+        runtime=ONE_THREAD,
+    )
     moved = {name for name in copies if not np.array_equal(outcome.adapter[name], copies[name])}
     assert moved == set(layout.trained_names(side))
     assert same(moved_parent, copies)
@@ -90,7 +105,11 @@ def test_micro_batches_add_up_to_the_batch(
     stories: ModelPackage, layout: AdapterLayout, moved_parent: Tensors, data: PreparedData
 ) -> None:
     graph = TrainGraph(
-        stories, layout=layout, side=Side.BOTH, adapter=moved_parent, runtime=ONE_THREAD, interrupt=Interrupt()
+        stories,
+        slots=TrainedSlots.whole(layout, Side.BOTH),
+        adapter=moved_parent,
+        runtime=ONE_THREAD,
+        interrupt=Interrupt(),
     )
     whole = graph.gradient(data.train[:9], 9)
     parts = graph.gradient(data.train[:9], 2)
@@ -106,7 +125,11 @@ def test_the_gradient_is_that_of_the_evaluated_loss(
     """Central differences of the evaluate graph, along a random direction and along the gradient."""
     examples = data.train[:6]
     graph = TrainGraph(
-        stories, layout=layout, side=Side.BOTH, adapter=moved_parent, runtime=ONE_THREAD, interrupt=Interrupt()
+        stories,
+        slots=TrainedSlots.whole(layout, Side.BOTH),
+        adapter=moved_parent,
+        runtime=ONE_THREAD,
+        interrupt=Interrupt(),
     )
     result = graph.gradient(examples, 6)
     assert result is not None
@@ -131,13 +154,15 @@ def test_a_run_is_plain_adamw_on_these_gradients(
     settings = replace(
         SETTINGS, steps=3, schedule=Schedule.COSINE, weight_decay=0.1, clip_norm=0.5, proximal=0.3, learning_rate=0.02
     )
-    outcome = train(stories, parent, layout, Side.B, data.train, settings, runtime=ONE_THREAD)
+    outcome = train(stories, parent, TrainedSlots.whole(layout, Side.B), data.train, settings, runtime=ONE_THREAD)
     start = layout.to_vector(parent, Side.B)
     vector, optimiser = start.copy(), AdamW(len(start), weight_decay=0.1)
     order = BatchOrder([example.length for example in data.train], 8, seed=4)
     for step in range(3):
         live = {**parent, **layout.from_vector(vector, Side.B)}
-        graph = TrainGraph(stories, layout=layout, side=Side.B, adapter=live, runtime=ONE_THREAD, interrupt=Interrupt())
+        graph = TrainGraph(
+            stories, slots=TrainedSlots.whole(layout, Side.B), adapter=live, runtime=ONE_THREAD, interrupt=Interrupt()
+        )
         result = graph.gradient([data.train[index] for index in order.indices(step)], 8)
         assert result is not None
         gradient = result[1] + np.float32(0.3) * (vector - start)
@@ -149,9 +174,14 @@ def test_a_run_is_plain_adamw_on_these_gradients(
 def test_recomputation_gives_the_same_course(
     stories: ModelPackage, layout: AdapterLayout, parent: Tensors, data: PreparedData
 ) -> None:
-    plain = train(stories, parent, layout, Side.B, data.train, SETTINGS, runtime=ONE_THREAD)
+    plain = train(stories, parent, TrainedSlots.whole(layout, Side.B), data.train, SETTINGS, runtime=ONE_THREAD)
     recomputed = train(
-        stories, parent, layout, Side.B, data.train, SETTINGS, runtime=RuntimeSettings(threads=1, recompute=True)
+        stories,
+        parent,
+        TrainedSlots.whole(layout, Side.B),
+        data.train,
+        SETTINGS,
+        runtime=RuntimeSettings(threads=1, recompute=True),
     )
     assert recomputed.mean_loss == pytest.approx(plain.mean_loss, rel=1e-4)
 
@@ -176,8 +206,7 @@ def interrupted(
     return train(
         stories,
         parent,
-        layout,
-        Side.B,
+        TrainedSlots.whole(layout, Side.B),
         examples,
         settings,
         checkpoint_directory=directory,
@@ -190,13 +219,19 @@ def interrupted(
 def test_a_resumed_run_ends_with_the_same_bits(
     stories: ModelPackage, layout: AdapterLayout, parent: Tensors, data: PreparedData, tmp_path: Path
 ) -> None:
-    straight = train(stories, parent, layout, Side.B, data.train, SETTINGS, runtime=ONE_THREAD)
+    straight = train(stories, parent, TrainedSlots.whole(layout, Side.B), data.train, SETTINGS, runtime=ONE_THREAD)
     stopped = interrupted(stories, layout, parent, data.train, tmp_path, after=2)
     assert (stopped.steps_done, stopped.stopped) == (2, "enough")
     again = interrupted(stories, layout, parent, data.train, tmp_path, after=5)
     assert again.steps_done == 5
     resumed = train(
-        stories, parent, layout, Side.B, data.train, SETTINGS, checkpoint_directory=tmp_path, runtime=ONE_THREAD
+        stories,
+        parent,
+        TrainedSlots.whole(layout, Side.B),
+        data.train,
+        SETTINGS,
+        checkpoint_directory=tmp_path,
+        runtime=ONE_THREAD,
     )
     assert resumed.steps_done == 6
     assert same(resumed.adapter, straight.adapter)
@@ -218,16 +253,16 @@ def test_a_run_that_dies_continues_from_its_last_checkpoint(
 
     with pytest.raises(KeyboardInterrupt):
         train(
-            stories, parent, layout, Side.B, data.train, settings,
+            stories, parent, TrainedSlots.whole(layout, Side.B), data.train, settings,
             checkpoint_directory=tmp_path, on_step=die, runtime=ONE_THREAD,
         )  # fmt: skip
     steps: list[Progress] = []
     resumed = train(
-        stories, parent, layout, Side.B, data.train, settings,
+        stories, parent, TrainedSlots.whole(layout, Side.B), data.train, settings,
         checkpoint_directory=tmp_path, on_step=steps.append, runtime=ONE_THREAD,
     )  # fmt: skip
     assert [step.step for step in steps] == [5, 6]
-    straight = train(stories, parent, layout, Side.B, data.train, settings, runtime=ONE_THREAD)
+    straight = train(stories, parent, TrainedSlots.whole(layout, Side.B), data.train, settings, runtime=ONE_THREAD)
     assert same(resumed.adapter, straight.adapter)
 
 
@@ -260,7 +295,7 @@ def test_a_running_step_can_be_interrupted(
     timer = threading.Timer(1.0, interrupt.request, ["battery low"])
     timer.start()
     outcome = train(
-        stories, parent, layout, Side.B, many, settings,
+        stories, parent, TrainedSlots.whole(layout, Side.B), many, settings,
         checkpoint_directory=tmp_path, runtime=ONE_THREAD, interrupt=interrupt,
     )  # fmt: skip
     timer.join()
@@ -278,7 +313,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_advice(
         pytest.raises(DivergedError, match=r"step \d+ of 10: loss .* lower the learning rate \(1e\+30\)"),
         np.errstate(all="ignore"),
     ):
-        train(stories, moved_parent, layout, Side.BOTH, data.train, settings, runtime=ONE_THREAD)
+        train(stories, moved_parent, TrainedSlots.whole(layout, Side.BOTH), data.train, settings, runtime=ONE_THREAD)
 
 
 def test_a_run_that_cannot_learn_says_so(
@@ -286,16 +321,16 @@ def test_a_run_that_cannot_learn_says_so(
 ) -> None:
     """With B at zero the gradient of A vanishes: the parent does not suit the side."""
     with pytest.raises(NothingLearntError, match="side 'a'"):
-        train(stories, parent, layout, Side.A, data.train, SETTINGS, runtime=ONE_THREAD)
+        train(stories, parent, TrainedSlots.whole(layout, Side.A), data.train, SETTINGS, runtime=ONE_THREAD)
     with pytest.raises(NoExamplesError, match="no examples"):
-        train(stories, parent, layout, Side.B, [], SETTINGS)
+        train(stories, parent, TrainedSlots.whole(layout, Side.B), [], SETTINGS)
 
 
 def test_an_adapter_that_does_not_fit_is_refused(
     stories: ModelPackage, layout: AdapterLayout, parent: Tensors, data: PreparedData
 ) -> None:
     with pytest.raises(FormatError, match="missing"):
-        train(stories, {}, layout, Side.B, data.train, SETTINGS)
+        train(stories, {}, TrainedSlots.whole(layout, Side.B), data.train, SETTINGS)
 
 
 @pytest.mark.parametrize(
