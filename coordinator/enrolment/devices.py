@@ -84,7 +84,7 @@ def certify(session: Session, log: TransparencyLog, device: Device, certificate:
     """Give a device a certificate: kept and logged together, for everyone to see."""
     device.certificate = certificate
     device.certificate_not_after_unix_s = read_device_certificate(certificate).not_after_unix_s
-    log.append(
+    device.certificate_position = log.append(
         session,
         log_pb2.LOG_ENTRY_KIND_ENROLMENT,
         time_unix_s=now_unix_s,

@@ -17,7 +17,7 @@ from coordinator.deployment import Deployment
 from coordinator.rounds import prekeys
 from coordinator.rounds.pool import PoolEntry
 from coordinator.rounds.states import INITIAL
-from coordinator.rounds.task_settings import METRICS, TaskSettings
+from coordinator.rounds.task_settings import TaskSettings
 from coordinator.storage.rows import Cohort, CommitteeSeat, Model, ReleaseRow, Task
 from nightshift.protocol.adapters.layout import AdapterLayout, Side
 from nightshift.protocol.identity import DeviceId
@@ -198,6 +198,7 @@ def _commit(
     session.flush()
     for index, entry in enumerate(committee, start=1):
         entry.prekey.spent_on = document.cohort_id
+        assert entry.device.certificate_position is not None, "a device is enrolled and logged together"
         session.add(
             CommitteeSeat(
                 cohort_id=document.cohort_id,
@@ -205,6 +206,7 @@ def _commit(
                 device_id=entry.device.device_id,
                 prekey_epoch=entry.prekey.epoch,
                 prekey_serial=entry.prekey.serial,
+                certificate_position=entry.device.certificate_position,
             )
         )
     session.flush()

@@ -68,12 +68,17 @@ def plan_offer(session: Session, snapshot: LogSnapshot, cohort: Cohort) -> devic
 
     The pool is the entry before the plan, and the seed is the log of exactly the size at which the plan stands.
     """
+    seats = select(CommitteeSeat.certificate_position).where(CommitteeSeat.cohort_id == cohort.cohort_id)
     return device_pb2.PlanOffer(
         plan=cohort.plan,
         signature=cohort.plan_signature,
         plan_proof=snapshot.proof(session, cohort.plan_position),
         pool_proof=snapshot.proof(session, cohort.plan_position - 1),
         seed_path=snapshot.consistency_path(cohort.plan_position),
+        member_enrolments=[
+            snapshot.proof(session, position)
+            for position in session.scalars(seats.order_by(CommitteeSeat.member_index))
+        ],
     )
 
 

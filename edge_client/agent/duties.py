@@ -22,6 +22,7 @@ from nightshift.protocol.errors import DeclinedError, EquivocationError, Malform
 
 if TYPE_CHECKING:
     from edge_client.store.prekeys import StoredPrekey
+    from nightshift.protocol.log import LogView
     from nightshift.protocol.plan_checks import VerifiedPlan
     from nightshift.protocol.secagg.member import Answer, ShareForMember
     from nightshift.v1 import device_pb2
@@ -120,7 +121,7 @@ def _answer(
             index=index,
             member=session.identity.device_id,
             prekey_private=prekey.private_key,
-            shares=_shares(session, plan, header.contributors, replies),
+            shares=_shares(session, plan, view, header, replies),
             sign=session.identity.sign,
             minimum=max(document.n_min, settings.minimum_cohort),
         )
@@ -148,17 +149,23 @@ def _own_prekey(session: Session, plan_bytes: bytes) -> StoredPrekey:
 
 
 def _shares(
-    session: Session, plan: VerifiedPlan, count: int, replies: Iterator[device_pb2.GetBundleResponse]
+    session: Session,
+    plan: VerifiedPlan,
+    view: LogView,
+    header: device_pb2.BundleHeader,
+    replies: Iterator[device_pb2.GetBundleResponse],
 ) -> Iterator[ShareForMember]:
     """The contributors' shares as they arrive, exactly as many as the header said."""
     from nightshift.protocol.plan_checks import verify_bundle_entry
 
-    received = 0
+    count, received = header.contributors, 0
     for reply in replies:
         if reply.WhichOneof("part") != "entry" or received == count:
             raise MalformedError(f"a bundle for {count} contributors must hold exactly as many entries")
         received += 1
-        yield verify_bundle_entry(reply.entry, plan=plan, trust=session.trust)
+        yield verify_bundle_entry(
+            reply.entry, plan=plan, trust=session.trust, view=view, set_position=header.set_proof.index
+        )
     if received != count:
         raise MalformedError(f"the bundle ended after {received} of {count} contributors")
 

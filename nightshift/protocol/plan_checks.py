@@ -8,6 +8,8 @@ after, and can only refuse more.
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
@@ -85,6 +87,7 @@ def verify_offer(
         MalformedError: a field out of range.
         LogInconsistentError: plan or pool not in the log, or the seed is not the log before the plan.
         VerificationError: the committee is not the one that the seed draws, or a member may not serve.
+        LogInconsistentError: a member was not enrolled in sight of the log before the pool was.
         StateConflictError: the plan's uploads have ended.
     """
     plan = _verify_plan(offer.plan, offer.signature, offer.plan_proof, view=view, trust=trust)
@@ -101,6 +104,7 @@ def verify_offer(
     if offer.pool_proof.index >= offer.plan_proof.index:
         raise LogInconsistentError("the pool was logged after the plan that draws from it")
     _verify_committee(plan, trust=trust, revoked=revoked, now_unix_s=now_unix_s)
+    _verify_enrolments(document, offer.member_enrolments, view=view, before=offer.pool_proof.index)
     if now_unix_s > document.latest_upload_deadline_unix_s:
         raise StateConflictError("the plan's uploads have ended; the next check-in brings a later plan")
     return plan
@@ -193,12 +197,22 @@ def verify_bundle(
     return plan, own[0].index
 
 
-def verify_bundle_entry(entry: device_pb2.BundleEntry, *, plan: VerifiedPlan, trust: Trust) -> ShareForMember:
+def verify_bundle_entry(
+    entry: device_pb2.BundleEntry, *, plan: VerifiedPlan, trust: Trust, view: LogView, set_position: int
+) -> ShareForMember:
     """Check one contributor of a bundle; its signature is checked where the share is opened.
+
+    Args:
+        entry: as received.
+        plan: from `verify_bundle`.
+        trust: the coordinator as the join token introduced it.
+        view: the log that the bundle's header was proved against.
+        set_position: where the frozen set stands in it.
 
     Raises:
         MalformedError: a tag, hash, share or signature of the wrong length, or not one hash for each member.
         VerificationError: the contributor was not certified when the plan was logged.
+        LogInconsistentError: it was not enrolled in sight of the log before the set was frozen.
     """
     parameters = plan.document.parameters
     if len(entry.sealed) != parameters.sealed_share_bytes:
@@ -210,6 +224,9 @@ def verify_bundle_entry(entry: device_pb2.BundleEntry, *, plan: VerifiedPlan, tr
     except RevokedError as error:
         # RevokedError would say that this device is the one that no longer counts.
         raise VerificationError(f"a contributor was not certified when the plan was logged: {error}") from error
+    _require_enrolled(
+        view, entry.enrolment, certificate.device_id, entry.certificate, before=set_position, what="contributor"
+    )
     contributor = Contributor(certificate.device_id, entry.ciphertext_tag, tuple(entry.sealed_sha256))
     check_entry(contributor, parameters.committee_size)
     return ShareForMember(
@@ -264,3 +281,34 @@ def _verify_committee(plan: VerifiedPlan, *, trust: Trust, revoked: AbstractSet[
         if member.prekey.not_after < document.answer_deadline_unix_s:
             raise VerificationError(f"the prekey of committee member {name} expires before the answer deadline")
     check_members(document.parameters, plan.member_keys())
+
+
+def _verify_enrolments(
+    document: PlanDocument, proofs: Sequence[log_pb2.LogProof], *, view: LogView, before: int
+) -> None:
+    if len(proofs) != len(document.committee):
+        raise LogInconsistentError(
+            f"the plan comes with proofs of enrolment for {len(proofs)} of its {len(document.committee)} committee "
+            "members; a member that nobody saw being enrolled holds no share of this device's key"
+        )
+    for member, proof in zip(document.committee, proofs, strict=True):
+        _require_enrolled(
+            view, proof, member.prekey.device_id, member.certificate, before=before, what="committee member"
+        )
+
+
+def _require_enrolled(
+    view: LogView, proof: log_pb2.LogProof, device: DeviceId, certificate: bytes, *, before: int, what: str
+) -> None:
+    """Whoever counts was certified in sight of everyone: a device made up for one cohort is in the log for good."""
+    view.require(
+        proof,
+        kind=log_pb2.LOG_ENTRY_KIND_ENROLMENT,
+        subject=device,
+        digest=hashlib.sha256(certificate).digest(),
+    )
+    if proof.index >= before:
+        raise LogInconsistentError(
+            f"{what} {device.hex()[:16]} was enrolled at entry {proof.index} of the log, after entry {before} that "
+            "already counts on it"
+        )

@@ -19,7 +19,7 @@ SHARE_FAULT_DOES_NOT_OPEN: ShareFault
 SHARE_FAULT_NOT_IN_FIELD: ShareFault
 
 class CheckInRequest(_message.Message):
-    __slots__ = ("protocol_version_min", "protocol_version_max", "client_version", "log_size", "prekeys", "epoch", "no_plan", "last_nonce", "next_nonce", "rank_limit")
+    __slots__ = ("protocol_version_min", "protocol_version_max", "client_version", "log_size", "prekeys", "epoch", "no_plan", "last_nonce", "next_nonce", "rank_limit", "without_tasks")
     PROTOCOL_VERSION_MIN_FIELD_NUMBER: _ClassVar[int]
     PROTOCOL_VERSION_MAX_FIELD_NUMBER: _ClassVar[int]
     CLIENT_VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -30,6 +30,7 @@ class CheckInRequest(_message.Message):
     LAST_NONCE_FIELD_NUMBER: _ClassVar[int]
     NEXT_NONCE_FIELD_NUMBER: _ClassVar[int]
     RANK_LIMIT_FIELD_NUMBER: _ClassVar[int]
+    WITHOUT_TASKS_FIELD_NUMBER: _ClassVar[int]
     protocol_version_min: int
     protocol_version_max: int
     client_version: str
@@ -40,7 +41,8 @@ class CheckInRequest(_message.Message):
     last_nonce: bytes
     next_nonce: bytes
     rank_limit: int
-    def __init__(self, protocol_version_min: _Optional[int] = ..., protocol_version_max: _Optional[int] = ..., client_version: _Optional[str] = ..., log_size: _Optional[int] = ..., prekeys: _Optional[_Iterable[_Union[_plan_pb2.Prekey, _Mapping]]] = ..., epoch: _Optional[int] = ..., no_plan: _Optional[bool] = ..., last_nonce: _Optional[bytes] = ..., next_nonce: _Optional[bytes] = ..., rank_limit: _Optional[int] = ...) -> None: ...
+    without_tasks: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, protocol_version_min: _Optional[int] = ..., protocol_version_max: _Optional[int] = ..., client_version: _Optional[str] = ..., log_size: _Optional[int] = ..., prekeys: _Optional[_Iterable[_Union[_plan_pb2.Prekey, _Mapping]]] = ..., epoch: _Optional[int] = ..., no_plan: _Optional[bool] = ..., last_nonce: _Optional[bytes] = ..., next_nonce: _Optional[bytes] = ..., rank_limit: _Optional[int] = ..., without_tasks: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Duty(_message.Message):
     __slots__ = ("cohort_id",)
@@ -49,18 +51,20 @@ class Duty(_message.Message):
     def __init__(self, cohort_id: _Optional[bytes] = ...) -> None: ...
 
 class PlanOffer(_message.Message):
-    __slots__ = ("plan", "signature", "plan_proof", "pool_proof", "seed_path")
+    __slots__ = ("plan", "signature", "plan_proof", "pool_proof", "seed_path", "member_enrolments")
     PLAN_FIELD_NUMBER: _ClassVar[int]
     SIGNATURE_FIELD_NUMBER: _ClassVar[int]
     PLAN_PROOF_FIELD_NUMBER: _ClassVar[int]
     POOL_PROOF_FIELD_NUMBER: _ClassVar[int]
     SEED_PATH_FIELD_NUMBER: _ClassVar[int]
+    MEMBER_ENROLMENTS_FIELD_NUMBER: _ClassVar[int]
     plan: bytes
     signature: bytes
     plan_proof: _log_pb2.LogProof
     pool_proof: _log_pb2.LogProof
     seed_path: _containers.RepeatedScalarFieldContainer[bytes]
-    def __init__(self, plan: _Optional[bytes] = ..., signature: _Optional[bytes] = ..., plan_proof: _Optional[_Union[_log_pb2.LogProof, _Mapping]] = ..., pool_proof: _Optional[_Union[_log_pb2.LogProof, _Mapping]] = ..., seed_path: _Optional[_Iterable[bytes]] = ...) -> None: ...
+    member_enrolments: _containers.RepeatedCompositeFieldContainer[_log_pb2.LogProof]
+    def __init__(self, plan: _Optional[bytes] = ..., signature: _Optional[bytes] = ..., plan_proof: _Optional[_Union[_log_pb2.LogProof, _Mapping]] = ..., pool_proof: _Optional[_Union[_log_pb2.LogProof, _Mapping]] = ..., seed_path: _Optional[_Iterable[bytes]] = ..., member_enrolments: _Optional[_Iterable[_Union[_log_pb2.LogProof, _Mapping]]] = ...) -> None: ...
 
 class ReleaseOffer(_message.Message):
     __slots__ = ("release", "signature", "proof")
@@ -125,7 +129,7 @@ class NextCheckIn(_message.Message):
     def __init__(self, not_before_s: _Optional[int] = ..., window_s: _Optional[int] = ...) -> None: ...
 
 class CheckInResponse(_message.Message):
-    __slots__ = ("protocol_version", "time_unix_s", "checkpoint", "consistency_path", "duties", "plan", "releases", "revocation", "next_check_in", "prekeys_held", "voids", "addresses", "erasures", "release_metadata", "decisions")
+    __slots__ = ("protocol_version", "time_unix_s", "checkpoint", "consistency_path", "duties", "plan", "releases", "revocation", "next_check_in", "prekeys_held", "voids", "addresses", "erasures", "release_metadata", "decisions", "turns")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     TIME_UNIX_S_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
@@ -141,6 +145,7 @@ class CheckInResponse(_message.Message):
     ERASURES_FIELD_NUMBER: _ClassVar[int]
     RELEASE_METADATA_FIELD_NUMBER: _ClassVar[int]
     DECISIONS_FIELD_NUMBER: _ClassVar[int]
+    TURNS_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     time_unix_s: int
     checkpoint: _log_pb2.Checkpoint
@@ -156,7 +161,18 @@ class CheckInResponse(_message.Message):
     erasures: _containers.RepeatedCompositeFieldContainer[Duty]
     release_metadata: ReleaseMetadataHead
     decisions: _containers.RepeatedCompositeFieldContainer[DecisionOffer]
-    def __init__(self, protocol_version: _Optional[int] = ..., time_unix_s: _Optional[int] = ..., checkpoint: _Optional[_Union[_log_pb2.Checkpoint, _Mapping]] = ..., consistency_path: _Optional[_Iterable[bytes]] = ..., duties: _Optional[_Iterable[_Union[Duty, _Mapping]]] = ..., plan: _Optional[_Union[PlanOffer, _Mapping]] = ..., releases: _Optional[_Iterable[_Union[ReleaseOffer, _Mapping]]] = ..., revocation: _Optional[_Union[RevocationList, _Mapping]] = ..., next_check_in: _Optional[_Union[NextCheckIn, _Mapping]] = ..., prekeys_held: _Optional[int] = ..., voids: _Optional[_Iterable[_Union[VoidCohort, _Mapping]]] = ..., addresses: _Optional[_Union[Addresses, _Mapping]] = ..., erasures: _Optional[_Iterable[_Union[Duty, _Mapping]]] = ..., release_metadata: _Optional[_Union[ReleaseMetadataHead, _Mapping]] = ..., decisions: _Optional[_Iterable[_Union[DecisionOffer, _Mapping]]] = ...) -> None: ...
+    turns: _containers.RepeatedCompositeFieldContainer[TaskTurn]
+    def __init__(self, protocol_version: _Optional[int] = ..., time_unix_s: _Optional[int] = ..., checkpoint: _Optional[_Union[_log_pb2.Checkpoint, _Mapping]] = ..., consistency_path: _Optional[_Iterable[bytes]] = ..., duties: _Optional[_Iterable[_Union[Duty, _Mapping]]] = ..., plan: _Optional[_Union[PlanOffer, _Mapping]] = ..., releases: _Optional[_Iterable[_Union[ReleaseOffer, _Mapping]]] = ..., revocation: _Optional[_Union[RevocationList, _Mapping]] = ..., next_check_in: _Optional[_Union[NextCheckIn, _Mapping]] = ..., prekeys_held: _Optional[int] = ..., voids: _Optional[_Iterable[_Union[VoidCohort, _Mapping]]] = ..., addresses: _Optional[_Union[Addresses, _Mapping]] = ..., erasures: _Optional[_Iterable[_Union[Duty, _Mapping]]] = ..., release_metadata: _Optional[_Union[ReleaseMetadataHead, _Mapping]] = ..., decisions: _Optional[_Iterable[_Union[DecisionOffer, _Mapping]]] = ..., turns: _Optional[_Iterable[_Union[TaskTurn, _Mapping]]] = ...) -> None: ...
+
+class TaskTurn(_message.Message):
+    __slots__ = ("task", "served_unix_s", "plan_waits")
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    SERVED_UNIX_S_FIELD_NUMBER: _ClassVar[int]
+    PLAN_WAITS_FIELD_NUMBER: _ClassVar[int]
+    task: str
+    served_unix_s: int
+    plan_waits: bool
+    def __init__(self, task: _Optional[str] = ..., served_unix_s: _Optional[int] = ..., plan_waits: _Optional[bool] = ...) -> None: ...
 
 class VoidCohort(_message.Message):
     __slots__ = ("proof", "erasures")
@@ -241,18 +257,20 @@ class BundleHeader(_message.Message):
     def __init__(self, plan: _Optional[bytes] = ..., signature: _Optional[bytes] = ..., plan_proof: _Optional[_Union[_log_pb2.LogProof, _Mapping]] = ..., set_hash: _Optional[bytes] = ..., set_proof: _Optional[_Union[_log_pb2.LogProof, _Mapping]] = ..., checkpoint: _Optional[_Union[_log_pb2.Checkpoint, _Mapping]] = ..., consistency_path: _Optional[_Iterable[bytes]] = ..., contributors: _Optional[int] = ...) -> None: ...
 
 class BundleEntry(_message.Message):
-    __slots__ = ("certificate", "ciphertext_tag", "sealed_sha256", "sealed", "signature")
+    __slots__ = ("certificate", "ciphertext_tag", "sealed_sha256", "sealed", "signature", "enrolment")
     CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
     CIPHERTEXT_TAG_FIELD_NUMBER: _ClassVar[int]
     SEALED_SHA256_FIELD_NUMBER: _ClassVar[int]
     SEALED_FIELD_NUMBER: _ClassVar[int]
     SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    ENROLMENT_FIELD_NUMBER: _ClassVar[int]
     certificate: bytes
     ciphertext_tag: bytes
     sealed_sha256: _containers.RepeatedScalarFieldContainer[bytes]
     sealed: bytes
     signature: bytes
-    def __init__(self, certificate: _Optional[bytes] = ..., ciphertext_tag: _Optional[bytes] = ..., sealed_sha256: _Optional[_Iterable[bytes]] = ..., sealed: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
+    enrolment: _log_pb2.LogProof
+    def __init__(self, certificate: _Optional[bytes] = ..., ciphertext_tag: _Optional[bytes] = ..., sealed_sha256: _Optional[_Iterable[bytes]] = ..., sealed: _Optional[bytes] = ..., signature: _Optional[bytes] = ..., enrolment: _Optional[_Union[_log_pb2.LogProof, _Mapping]] = ...) -> None: ...
 
 class GetBundleResponse(_message.Message):
     __slots__ = ("header", "entry")
@@ -379,3 +397,17 @@ class GetReleaseMetadataResponse(_message.Message):
     DOCUMENT_FIELD_NUMBER: _ClassVar[int]
     document: bytes
     def __init__(self, document: _Optional[bytes] = ...) -> None: ...
+
+class ReadLogRequest(_message.Message):
+    __slots__ = ("first", "end")
+    FIRST_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    first: int
+    end: int
+    def __init__(self, first: _Optional[int] = ..., end: _Optional[int] = ...) -> None: ...
+
+class ReadLogResponse(_message.Message):
+    __slots__ = ("entries",)
+    ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    entries: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, entries: _Optional[_Iterable[bytes]] = ...) -> None: ...

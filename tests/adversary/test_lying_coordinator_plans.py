@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -412,7 +413,11 @@ def with_certificate(certificate: Callable[[EnrolledDevice], bytes], world: Worl
 
 
 def test_a_member_certified_anew_is_accepted(world: World) -> None:
-    with_certificate(lambda device: world.authority.issue(device.key.public_key()), world).verify()
+    anew = world.authority.issue(world.devices[0].key.public_key())
+    world.devices[0] = replace(world.devices[0], certificate=anew)
+    world.enrol(world.devices[0])
+    cohort = world.open_cohort(committee=12)
+    assert anew in {member.certificate for member in cohort.verify().document.committee}
 
 
 def test_an_expired_member(world: World) -> None:
@@ -625,7 +630,7 @@ def test_every_honest_member_is_served(frozen: FrozenSet) -> None:
         plan, place = frozen.verify(index)
         assert place == index
         for entry in frozen.entries(index):
-            verify_bundle_entry(entry, plan=plan, trust=frozen.cohort.world.trust)
+            frozen.verify_entry(entry, plan=plan)
 
 
 def test_the_bundle_of_another_cohort(world: World, frozen: FrozenSet) -> None:
@@ -774,23 +779,29 @@ def test_an_entry_that_is_malformed(
 ) -> None:
     plan, index = frozen.verify(2)
     entry = frozen.entries(index)[0]
-    verify_bundle_entry(entry, plan=plan, trust=frozen.cohort.world.trust)
+    frozen.verify_entry(entry, plan=plan)
     edit(entry)
-    refused(MalformedError, match, lambda: verify_bundle_entry(entry, plan=plan, trust=frozen.cohort.world.trust))
+    refused(MalformedError, match, lambda: frozen.verify_entry(entry, plan=plan))
 
 
 def contributor_with(
     frozen: FrozenSet, authority: Authority, first_s: int, last_s: int
 ) -> Callable[[], ShareForMember]:
-    """The first contributor, its certificate valid from and to seconds relative to the plan's logged time."""
+    """The first contributor, its certificate valid from and to seconds relative to the plan's logged time.
+
+    The certificate is logged, and the set is taken to stand behind it: only its time is in question.
+    """
     plan, index = frozen.verify(1)
-    entry = frozen.entries(index)[0]
-    key = next(
-        device.key for device in frozen.cohort.world.devices if device.certificate == entry.certificate
-    ).public_key()
+    world, entry = frozen.cohort.world, frozen.entries(index)[0]
+    device = next(device for device in world.devices if device.certificate == entry.certificate)
     logged = plan.logged_unix_s
-    entry.certificate = authority.issue(key, not_before_unix_s=logged + first_s, not_after_unix_s=logged + last_s)
-    return lambda: verify_bundle_entry(entry, plan=plan, trust=frozen.cohort.world.trust)
+    entry.certificate = authority.issue(
+        device.key.public_key(), not_before_unix_s=logged + first_s, not_after_unix_s=logged + last_s
+    )
+    entry.enrolment.CopyFrom(world.proof(world.enrol(device, entry.certificate)))
+    return lambda: verify_bundle_entry(
+        entry, plan=plan, trust=world.trust, view=world.view(), set_position=world.tree.size
+    )
 
 
 def test_a_contributor_is_judged_at_the_time_at_which_the_plan_was_logged(frozen: FrozenSet) -> None:
@@ -820,7 +831,7 @@ def test_a_contributor_of_another_root(frozen: FrozenSet) -> None:
 def answer_to(frozen: FrozenSet, entries: list[device_pb2.BundleEntry], *, index: int = 1) -> Callable[[], object]:
     """Let the member of that index answer for these entries under the frozen set's header."""
     plan, place = frozen.verify(index)
-    member, trust = frozen.member(index), frozen.cohort.world.trust
+    member = frozen.member(index)
     return lambda: answer(
         parameters=plan.document.parameters,
         plan_hash=plan.plan_hash,
@@ -828,7 +839,7 @@ def answer_to(frozen: FrozenSet, entries: list[device_pb2.BundleEntry], *, index
         index=place,
         member=member.device_id,
         prekey_private=member.prekey_private,
-        shares=(verify_bundle_entry(entry, plan=plan, trust=trust) for entry in entries),
+        shares=(frozen.verify_entry(entry, plan=plan) for entry in entries),
         sign=member.sign,
         minimum=plan.document.n_min,
     )
@@ -889,14 +900,55 @@ def test_a_share_that_the_coordinator_made_itself(world: World, frozen: FrozenSe
     refused(ShareRefusedError, "its signature was not made by", answer_to(forged, forged.entries(index)))
 
 
-def test_contributors_that_were_certified_and_never_logged_are_a_limit(world: World, honest: Cohort) -> None:
-    """What it does not stop: a coordinator that is its own authority, and enrols two devices without a word.
+# Devices that nobody saw being enrolled.
 
-    Their certificates are as good as any, and nobody asks for the log's proof of them. So a contributor among
-    them is hidden by nobody (docs/threat-model.md). Whoever closes this turns the answer below into a refusal.
+
+def test_contributors_that_were_certified_and_never_logged(world: World, honest: Cohort) -> None:
+    """Tries: a coordinator that is its own authority enrols two devices without a word, to be alone with a third.
+
+    Their certificates are as good as any. Refused by plan_checks, `_require_enrolled`, in each member's hands.
     """
     sybils = [make_device(world.authority) for _ in range(2)]
     world.devices.extend(sybils)
     alone, *_ = world.devices
     frozen = honest.freeze({device.device_id: honest.contribute(device) for device in (alone, *sybils)})
-    answer_to(frozen, frozen.entries(1))()
+    refused(LogInconsistentError, "for the enrolment records something else", answer_to(frozen, frozen.entries(1)))
+
+
+def test_contributors_that_were_logged_only_after_the_set(world: World, honest: Cohort) -> None:
+    """Tries: the entry comes when somebody has asked. The frozen set already counted on it."""
+    sybil = make_device(world.authority)
+    world.devices.append(sybil)
+    chosen = (*world.devices[:2], sybil)
+    frozen = honest.freeze({device.device_id: honest.contribute(device) for device in chosen})
+    position = world.enrol(sybil)
+    match = f"was enrolled at entry {position} of the log, after entry {frozen.set_index} that already counts"
+    refused(LogInconsistentError, match, answer_to(frozen, frozen.entries(1)))
+
+
+def test_a_contributor_with_another_devices_enrolment(frozen: FrozenSet) -> None:
+    plan, index = frozen.verify(1)
+    first, second, *_ = frozen.entries(index)
+    first.enrolment.CopyFrom(second.enrolment)
+    refused(LogInconsistentError, "records something else", lambda: frozen.verify_entry(first, plan=plan))
+
+
+@pytest.mark.parametrize("when", ["never", "after the pool"])
+def test_a_member_that_was_certified_and_not_logged_in_time(world: World, when: str) -> None:
+    """Tries: seat a device of its own that nobody saw joining. Refused by plan_checks, `_verify_enrolments`."""
+    sybil = make_device(world.authority)
+    world.devices.append(sybil)
+    cohort_id, parent = os.urandom(32), world.publish()
+    pool = sorted(device.device_id for device in world.devices)
+    pool_index = world.log_pool(cohort_id, pool)
+    if when == "after the pool":
+        world.enrol(sybil)
+    plan = world.draft(parent, cohort_id, pool, committee=len(pool))
+    expected = "records something else" if when == "never" else "after entry"
+    refused(LogInconsistentError, expected, world.commit(plan, pool_index).verify)
+
+
+def test_a_plan_with_fewer_proofs_than_members(honest: Cohort) -> None:
+    offer = honest.offer()
+    del offer.member_enrolments[-1]
+    refused(LogInconsistentError, "enrolment for 9 of its 10", lambda: honest.verify(offer))

@@ -41,7 +41,6 @@ from nightshift.protocol.log import LogHead, LogView, parse_checkpoint_body
 from nightshift.protocol.manifest import Manifest
 from nightshift.protocol.merkle import verify_consistency
 from nightshift.protocol.plan import PlanDocument, prekey_from_proto, prekey_to_proto
-from nightshift.protocol.plan_checks import verify_bundle_entry
 from nightshift.protocol.release import ReleaseDocument, verify_release
 from nightshift.protocol.revocation import verify_revocation
 from nightshift.protocol.secagg import prekeys, sharing
@@ -194,7 +193,7 @@ def _secure_aggregation() -> Iterator[tuple[str, Target]]:
     running.add(honest.ciphertext)
     yield "ciphertext", Target(RunningSum.new(parameters, length).add, (bytes(honest.ciphertext),))
     yield "running-sum", Target(RunningSum.from_bytes, (running.to_bytes(),))
-    entry = _through(device_pb2.BundleEntry, partial(verify_bundle_entry, plan=plan, trust=world.trust))
+    entry = _through(device_pb2.BundleEntry, partial(frozen.verify_entry, plan=plan))
     yield "bundle-entry", Target(entry, (frozen.entries(1)[0].SerializeToString(),))
     member, made = frozen.member(1), frozen.answer(1)
 

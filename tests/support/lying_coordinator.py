@@ -149,7 +149,17 @@ def _offer(
         plan_proof=snapshot.proof(session, position),
         pool_proof=snapshot.proof(session, position - 1),
         seed_path=snapshot.consistency_path(plan.seed_log_size),
+        member_enrolments=[_enrolment(session, snapshot, member) for member in plan.committee],
     )
+
+
+def _enrolment(session: Session, snapshot: LogSnapshot, member: plan_pb2.CommitteeMember) -> log_pb2.LogProof:
+    """The log's entry about a member's certificate; about one that it made up there is none."""
+    digest = hashlib.sha256(member.certificate).digest()
+    for row in session.scalars(select(LogEntryRow)):
+        if digest in row.entry:
+            return snapshot.proof(session, row.position)
+    return log_pb2.LogProof()
 
 
 def committee_of_two(plan: plan_pb2.Plan) -> None:

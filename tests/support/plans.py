@@ -46,7 +46,7 @@ from nightshift.protocol.secagg.committee import USUAL_SIZE, committee_size, dra
 from nightshift.protocol.secagg.contribution import Contribution, entry_of
 from nightshift.protocol.secagg.contributors import set_hash
 from nightshift.protocol.secagg.device import contribute
-from nightshift.protocol.secagg.member import Answer, answer
+from nightshift.protocol.secagg.member import Answer, ShareForMember, answer
 from nightshift.protocol.secagg.parameters import CohortParameters
 from nightshift.protocol.secagg.prekeys import SignedPrekey, new_prekey
 from nightshift.protocol.trust import Trust
@@ -119,11 +119,7 @@ class World:
         authority = Authority.make()
         world = cls(authority, [make_device(authority) for _ in range(devices)])
         for device in world.devices:
-            world.append(
-                log_pb2.LOG_ENTRY_KIND_ENROLMENT,
-                subject=device.device_id,
-                digest=hashlib.sha256(device.certificate).digest(),
-            )
+            world.enrol(device)
         return world
 
     @property
@@ -139,6 +135,19 @@ class World:
     def device(self, device_id: bytes) -> EnrolledDevice:
         """The device of that id."""
         return next(device for device in self.devices if device.device_id == device_id)
+
+    def enrolment(self, certificate: bytes) -> log_pb2.LogProof:
+        """That a certificate was logged when it was issued; the empty proof if it never was."""
+        digest = hashlib.sha256(certificate).digest()
+        for index, entry in enumerate(self.entries):
+            if digest in entry:
+                return self.proof(index)
+        return log_pb2.LogProof()
+
+    def enrol(self, device: EnrolledDevice, certificate: bytes | None = None) -> int:
+        """Log a certificate of a device; returns the entry's index."""
+        digest = hashlib.sha256(certificate or device.certificate).digest()
+        return self.append(log_pb2.LOG_ENTRY_KIND_ENROLMENT, subject=device.device_id, digest=digest)
 
     def append(
         self,
@@ -409,6 +418,7 @@ class Cohort:
             plan_proof=self.world.proof(self.plan_index),
             pool_proof=self.world.proof(self.pool_index),
             seed_path=self.world.tree.consistency_path(self.message.seed_log_size),
+            member_enrolments=[self.world.enrolment(member.certificate) for member in self.message.committee],
         )
 
     def verify(
@@ -482,9 +492,11 @@ class FrozenSet:
         found = []
         for device_id, contribution in sorted(self.contributions.items()):
             entry = entry_of(self.cohort.plan_hash, device_id, contribution)
+            certificate = self.cohort.world.device(device_id).certificate
             found.append(
                 device_pb2.BundleEntry(
-                    certificate=self.cohort.world.device(device_id).certificate,
+                    certificate=certificate,
+                    enrolment=self.cohort.world.enrolment(certificate),
                     ciphertext_tag=entry.ciphertext_tag,
                     sealed_sha256=entry.sealed_sha256,
                     sealed=contribution.sealed[index - 1],
@@ -516,11 +528,15 @@ class FrozenSet:
             prekey=member.prekey.public,
         )
 
+    def verify_entry(self, entry: device_pb2.BundleEntry, *, plan: VerifiedPlan) -> ShareForMember:
+        """What a member concludes from an entry, against the log as it is now."""
+        world = self.cohort.world
+        return verify_bundle_entry(entry, plan=plan, trust=world.trust, view=world.view(), set_position=self.set_index)
+
     def answer(self, index: int) -> Answer:
         """The answer of the honest member of that index, after all its checks."""
         member = self.member(index)
         plan, place = self.verify(index)
-        trust = self.cohort.world.trust
         return answer(
             parameters=plan.document.parameters,
             plan_hash=plan.plan_hash,
@@ -528,7 +544,7 @@ class FrozenSet:
             index=place,
             member=member.device_id,
             prekey_private=member.prekey_private,
-            shares=(verify_bundle_entry(entry, plan=plan, trust=trust) for entry in self.entries(place)),
+            shares=(self.verify_entry(entry, plan=plan) for entry in self.entries(place)),
             sign=member.sign,
             minimum=plan.document.n_min,
         )

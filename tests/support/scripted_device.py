@@ -289,7 +289,12 @@ class ScriptedDevice:
             index=index,
             member=self.device_id,
             prekey_private=self.prekeys[public],
-            shares=[verify_bundle_entry(part.entry, plan=plan, trust=self.trust) for part in entries],
+            shares=[
+                verify_bundle_entry(
+                    part.entry, plan=plan, trust=self.trust, view=view, set_position=header.header.set_proof.index
+                )
+                for part in entries
+            ],
             sign=self.sign,
         )
         return device_pb2.AnswerRequest(

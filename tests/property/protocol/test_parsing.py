@@ -119,7 +119,7 @@ def test_any_bytes_as_an_entry_of_a_bundle(data: bytes) -> None:
     except DecodeError:
         return
     with refused_or_read_soon():
-        verify_bundle_entry(entry, plan=VERIFIED, trust=WORLD.trust)
+        verify_bundle_entry(entry, plan=VERIFIED, trust=WORLD.trust, view=VIEW, set_position=VIEW.head.size)
 
 
 @settings(max_examples=200, deadline=None)
