@@ -10,6 +10,7 @@ directories after the XDG Base Directory Specification.
     uploads/                encrypted contributions that are not yet acknowledged
     adapters/               adapters by hash
     training/               checkpoints of an interrupted training run
+    release-metadata/       signed metadata of releases (TUF) as it was verified last
     cache/                  model packages by hash; may be deleted at any time
 """
 
@@ -88,6 +89,11 @@ class Home:
     def training(self) -> Path:
         """Working directories of training runs."""
         return self.state / "training"
+
+    @property
+    def release_metadata(self) -> Path:
+        """Signed metadata of releases as it was verified last; what the next is compared with."""
+        return self.state / "release-metadata"
 
     @property
     def debug(self) -> Path:

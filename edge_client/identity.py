@@ -22,7 +22,7 @@ from nightshift.protocol.errors import NotJoinedError, UsageError
 from nightshift.protocol.identity import DeviceId, device_id, sign
 
 _VERSION = 1
-_BINARY = ("certificate", "root", "signing_certificate", "next_certificate")
+_BINARY = ("certificate", "root", "signing_certificate", "next_certificate", "release_root")
 _TEXT = ("join_address", "device_address", "log_origin", "device_name")
 
 
@@ -76,6 +76,7 @@ class Membership:
         device_name: for people.
         joined_unix_s: when.
         next_certificate: renewed, and not yet known to work; empty for none.
+        release_root: first root of the release metadata that this device trusts (TUF, JSON).
     """
 
     certificate: bytes
@@ -87,6 +88,7 @@ class Membership:
     device_name: str
     joined_unix_s: int
     next_certificate: bytes = b""
+    release_root: bytes = b""
 
 
 def load_identity(home: Home) -> Identity | None:

@@ -56,7 +56,7 @@ def publish(
     contributors: int = 0,
     now_unix_s: int,
 ) -> ReleaseRow:
-    """Sign and log a release in the session's transaction."""
+    """Sign and log a release in the session's transaction; that devices serve it is decided apart (`decisions`)."""
     number = parent.number + 1 if parent is not None else 0
     message = release_pb2.Release(
         task=task.name,
@@ -70,28 +70,64 @@ def publish(
         plan_hashes=plan_hashes,
         contributors=contributors,
     )
+    artefacts.record(session, sha256=adapter.sha256, size_bytes=adapter.size_bytes, kind="adapter")
+    return _sign_and_log(session, deployment, message)
+
+
+def publish_again(
+    session: Session, deployment: Deployment, release: ReleaseRow, *, parent: ReleaseRow, now_unix_s: int
+) -> ReleaseRow:
+    """Publish an earlier release's adapter under the next number: learning starts again from it.
+
+    Devices contribute once to a release; the new one says which it restores, and holds no sums. What the server's
+    optimiser remembers goes back with the adapter.
+
+    Args:
+        session: a transaction.
+        deployment: whose log and key.
+        release: whose adapter.
+        parent: the newest release.
+        now_unix_s: when.
+    """
+    restored = release if release.restores is None else session.get_one(ReleaseRow, release.restores)
+    message = release_pb2.Release.FromString(restored.document)
+    message.number = parent.number + 1
+    message.parent = parent.release_id
+    message.time_unix_s = now_unix_s
+    message.restores = restored.release_id
+    message.contributors = 0
+    del message.plan_hashes[:]
+    row = _sign_and_log(session, deployment, message, note=f"restores release {restored.number}")
+    row.server_memory_key = restored.server_memory_key
+    return row
+
+
+def _sign_and_log(
+    session: Session, deployment: Deployment, message: release_pb2.Release, *, note: str = ""
+) -> ReleaseRow:
     document = message.SerializeToString(deterministic=True)
     ReleaseDocument.parse(document)  # what devices would refuse is never signed
-    artefacts.record(session, sha256=adapter.sha256, size_bytes=adapter.size_bytes, kind="adapter")
     identifier = release_id(document)
     position = deployment.log.append(
         session,
         log_pb2.LOG_ENTRY_KIND_RELEASE,
-        time_unix_s=now_unix_s,
-        subject=task_subject(task.name),
+        time_unix_s=message.time_unix_s,
+        subject=task_subject(message.task),
         digest=identifier,
+        note=note,
     )
     row = ReleaseRow(
         release_id=identifier,
-        task=task.name,
-        number=number,
-        parent=parent.release_id if parent is not None else None,
+        task=message.task,
+        number=message.number,
+        parent=message.parent or None,
         document=document,
         signature=sign_release(document, deployment.authority.sign),
         log_position=position,
-        adapter_sha256=adapter.sha256,
-        contributors=contributors,
-        time_unix_s=now_unix_s,
+        adapter_sha256=message.adapter_sha256,
+        contributors=message.contributors,
+        time_unix_s=message.time_unix_s,
+        restores=message.restores or None,
     )
     session.add(row)
     session.flush()

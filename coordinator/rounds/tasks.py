@@ -10,11 +10,14 @@ from sqlalchemy.orm import Session
 
 from coordinator.deployment import Deployment
 from coordinator.models.catalogue import find_model
+from coordinator.releases import decisions
 from coordinator.releases.publication import publish, store_adapter
+from coordinator.releases.repository import add_package
 from coordinator.rounds.task_settings import TaskSettings
 from coordinator.storage.rows import Task, TaskState
 from nightshift.protocol.adapters.initialise import initialise
 from nightshift.protocol.adapters.layout import Side
+from nightshift.protocol.decision import DecisionKind
 from nightshift.protocol.errors import NotFoundError, UsageError
 from nightshift.protocol.manifest import Manifest
 
@@ -51,8 +54,18 @@ def create_task(session: Session, deployment: Deployment, settings: TaskSettings
     )
     session.add(task)
     session.flush()
+    add_package(session, deployment, model.package_id, len(model.manifest), now_unix_s)
     adapter = store_adapter(deployment.objects, layout, initialise(layout, seed))
-    publish(session, deployment, task, adapter, parent=None, now_unix_s=now_unix_s)
+    first = publish(session, deployment, task, adapter, parent=None, now_unix_s=now_unix_s)
+    decisions.decide(
+        session,
+        deployment,
+        DecisionKind.FIRST,
+        decisions.Outcome(served=first, next_parent=first),
+        judged=first,
+        reason="the untrained adapter, which changes nothing",
+        now_unix_s=now_unix_s,
+    )
     return task
 
 

@@ -13,7 +13,7 @@ from coordinator.diagnostics import log, short
 from coordinator.enrolment import clones, renewal
 from coordinator.enrolment.addresses import announcement
 from coordinator.enrolment.devices import CLONED, MAX_NAME_CHARACTERS, printable, require_enrolled, revocation_list
-from coordinator.releases import publication
+from coordinator.releases import publication, repository
 from coordinator.rounds import offers, prekeys
 from coordinator.rounds.advance import advance
 from coordinator.rounds.erasures import wanted as erasures_wanted
@@ -105,6 +105,7 @@ class DeviceServicer(device_pb2_grpc.DeviceServiceServicer):
                 addresses=announcement(session, deployment.authority),
                 voids=offers.voids(session, snapshot, device, now),
                 erasures=[device_pb2.Duty(cohort_id=cohort_id) for cohort_id in to_erase],
+                release_metadata=repository.announcement(session),
             )
 
     @guarded_call
@@ -222,6 +223,16 @@ class DeviceServicer(device_pb2_grpc.DeviceServiceServicer):
             )
         failpoint("coordinator.renewal.committed")
         return device_pb2.RenewCertificateResponse(certificate=certificate)
+
+    @guarded_call
+    def GetReleaseMetadata(
+        self, request: device_pb2.GetReleaseMetadataRequest, context: grpc.ServicerContext
+    ) -> device_pb2.GetReleaseMetadataResponse:
+        """Give out one file of the release metadata."""
+        self._device(context)
+        with self._deployment.database.reading() as session:
+            document = repository.document(session, request.role, request.version)
+        return device_pb2.GetReleaseMetadataResponse(document=document)
 
     @guarded_call
     def FetchArtefact(

@@ -8,10 +8,12 @@ from coordinator.deployment import Deployment
 from coordinator.diagnostics import log, short
 from coordinator.enrolment import renewal
 from coordinator.enrolment.devices import enrol
+from coordinator.releases.repository import current_root
 from coordinator.service.errors import guarded_call
 from coordinator.service.versions import negotiate
 from nightshift.host.clock import now_unix_s
 from nightshift.host.failpoints import failpoint
+from nightshift.protocol.targets import sign_release_root
 from nightshift.v1 import join_pb2, join_pb2_grpc
 
 # ruff: noqa: N802 - gRPC calls methods by the names of the proto
@@ -39,6 +41,7 @@ class JoinServicer(join_pb2_grpc.JoinServiceServicer):
                 client_version=request.client_version,
                 now_unix_s=now_unix_s(),
             )
+            release_root = current_root(session)
         failpoint("coordinator.join.committed")
         log.info("device enrolled", device=short(device.device_id), name=device.name)
         return join_pb2.JoinResponse(
@@ -46,6 +49,8 @@ class JoinServicer(join_pb2_grpc.JoinServiceServicer):
             signing_certificate=deployment.authority.signing_certificate_der,
             log_origin=deployment.log.origin,
             protocol_version=version,
+            release_root=release_root,
+            release_root_signature=sign_release_root(release_root, deployment.authority.sign),
         )
 
     @guarded_call

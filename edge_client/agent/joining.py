@@ -132,6 +132,8 @@ def _verified(identity: Identity, token: JoinToken, response: join_pb2.JoinRespo
         verify_device_certificate,
         verify_signing_certificate,
     )
+    from nightshift.protocol.targets import verify_release_root
+    from nightshift.protocol.trust import Trust
 
     if not PROTOCOL_VERSION_MIN <= response.protocol_version <= PROTOCOL_VERSION_MAX:
         raise IncompatibleError(
@@ -142,10 +144,11 @@ def _verified(identity: Identity, token: JoinToken, response: join_pb2.JoinRespo
     certificate = verify_device_certificate(response.certificate, root, now_unix_s())
     if certificate.device_id != identity.device_id:
         raise VerificationError("the certificate that came back is for another device's key; nothing was kept")
-    verify_signing_certificate(response.signing_certificate, root)
+    signing_key = verify_signing_certificate(response.signing_certificate, root)
     origin = response.log_origin
     if not (0 < len(origin) <= MAX_ORIGIN_CHARACTERS and origin.isprintable()):
         raise MalformedError("the coordinator's log has no usable name; nothing was kept")
+    verify_release_root(response.release_root, response.release_root_signature, trust=Trust(root, signing_key, origin))
     return Membership(
         certificate=response.certificate,
         root=token.root_der,
@@ -155,6 +158,7 @@ def _verified(identity: Identity, token: JoinToken, response: join_pb2.JoinRespo
         log_origin=origin,
         device_name=device_name,
         joined_unix_s=now_unix_s(),
+        release_root=response.release_root,
     )
 
 

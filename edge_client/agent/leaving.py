@@ -28,6 +28,8 @@ _OF_THE_COORDINATOR = (
     "nonce_answered",
     "nonce_proposed",
     "addresses_number",
+    "release_metadata_sha256",
+    "release_metadata_ends",
 )
 
 
@@ -77,6 +79,7 @@ def _forget(home: Home) -> None:
             store.database.put(epoch=epoch)
     for upload in home.uploads.iterdir():
         upload.unlink()
+    shutil.rmtree(home.release_metadata, ignore_errors=True)
 
 
 def _wipe(home: Home) -> None:

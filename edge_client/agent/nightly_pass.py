@@ -2,12 +2,16 @@
 
 A step that fails does not take the others with it: what is safe is finished, every
 problem is reported, and the exit code is that of the gravest (`report.SEVERITY`).
-Only a coordinator that cannot be reached, that has revoked this device, or whose log
-is not the one seen before ends the pass at once.
+Only a coordinator that cannot be reached or is busy, that has revoked this device, or
+whose log is not the one seen before ends the pass at once.
+
+Before it connects a pass asks its conditions, and, where the timer called it,
+whether the coordinator expects it already (`pace`). While it trains it asks them on.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -15,25 +19,28 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from edge_client.adapters_in_use import forget_unused_files
-from edge_client.agent import local_training, uploads
+from edge_client.agent import local_training, pace, uploads
+from edge_client.agent.eligibility import checklist
 from edge_client.agent.report import PassReport
 from edge_client.agent.session import Session
 from edge_client.artefacts import Progress, no_progress
-from edge_client.conditions import Verdict, require
-from edge_client.conditions.sensors import conditions
-from edge_client.configuration import Configuration, cache_directory
+from edge_client.conditions import require
+from edge_client.conditions.watch import Watch
+from edge_client.configuration import Configuration
 from edge_client.connection import connect
 from edge_client.home import Home
 from edge_client.identity import require_joined
 from edge_client.ledger import readable_size, readable_time
-from edge_client.store import open_store
+from edge_client.store import Store, open_store
 from edge_client.store.answers import Kind
+from edge_client.traffic_meter import Meter
 from nightshift.host.clock import now_unix_s
 from nightshift.host.files import exclusive_lock, remove_temporaries
 from nightshift.protocol.errors import (
     DeclinedError,
     NightshiftError,
     NotJoinedError,
+    OverloadedError,
     RevokedError,
     StateConflictError,
     UnreachableError,
@@ -41,10 +48,15 @@ from nightshift.protocol.errors import (
 
 if TYPE_CHECKING:
     from edge_client.agent.check_in import CheckedIn
+    from edge_client.agent.updates import TrustedTargets
+    from edge_client.identity import Membership
     from edge_client.store.contributions import StoredContribution
     from nightshift.protocol.release import VerifiedRelease
 
 Result = TypeVar("Result")
+
+CHECK_IN_ATTEMPTS = 3
+_FIRST_PAUSE_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +75,13 @@ def run_pass(
     Args:
         home: the device's directories.
         configuration: the owner's settings.
-        now: skip the conditions.
+        now: skip the conditions, all but the clock, and the coordinator's pace.
         dry_run: ask what would be done, and do none of it.
         watcher: told how far it is.
 
     Raises:
         BusyError: another run holds the lock.
         NotJoinedError: this device has not joined.
-        DeclinedError: the conditions say no.
     """
     if not home.state.is_dir():
         raise NotJoinedError(f"there is no device in {home.state}; run: edge-client join TOKEN")
@@ -79,42 +90,87 @@ def run_pass(
             if directory.is_dir():
                 remove_temporaries(directory)
         identity, membership = require_joined(home)
-        cache = cache_directory(home, configuration.cache)
-        readings = (
-            [] if now else require(conditions(configuration.conditions, cache, joined_unix_s=membership.joined_unix_s))
-        )
         report = PassReport()
-        report.notes += [f"{r.name}: unknown ({r.source})" for r in readings if r.verdict is Verdict.UNKNOWN]
         with open_store(home) as store:
-            number = store.records.begin_pass(now_unix_s())
+            # A dry run is no pass: `status` goes on telling of the last real one.
+            number = None if dry_run else store.records.begin_pass(now_unix_s())
             try:
                 with ExitStack() as stack:
-                    connection = stack.enter_context(connect(identity, membership))
-                    session = Session(home, configuration, identity, membership, store, connection, report.notes)
-                    _Pass(session, report, watcher or Watcher(), stack, dry_run=dry_run).run()
+                    if not _may_connect(home, configuration, membership, store, report, now=now, dry_run=dry_run):
+                        return report
+                    limit_mb = 0 if now else configuration.conditions.nightly_limit_mb
+                    meter = Meter(store.traffic, limit_mb * 2**20)
+                    connection = stack.enter_context(connect(identity, membership, meter))
+                    watch = checklist(home, configuration, membership, store).while_training()
+                    session = Session(
+                        home,
+                        configuration,
+                        identity,
+                        membership,
+                        store,
+                        connection,
+                        notes=report.notes,
+                        should_stop=Watch([] if now else watch),
+                    )
+                    _Pass(session, report, watcher or Watcher(), stack, meter, dry_run=dry_run).run()
             except Exception as error:
                 # Not a problem of a step but a defect of this program: `status` must not call it a success.
                 report.add_problem(NightshiftError(f"stopped by an unexpected {type(error).__name__}"))
                 raise
             finally:
-                moment = store.database.number("next_check_in")
+                moment = store.database.number(pace.NEXT_CHECK_IN)
                 report.next_check_in = None if moment is None else readable_time(moment)
-                store.records.end_pass(
-                    number, now_unix_s=now_unix_s(), exit_code=int(report.exit_code), summary=report.summary
-                )
+                if number is not None:
+                    store.records.end_pass(
+                        number, now_unix_s=now_unix_s(), exit_code=int(report.exit_code), summary=report.summary
+                    )
     return report
+
+
+def _may_connect(
+    home: Home,
+    configuration: Configuration,
+    membership: Membership,
+    store: Store,
+    report: PassReport,
+    *,
+    now: bool,
+    dry_run: bool,
+) -> bool:
+    """Whether conditions and pace let this pass connect; what they said goes into the report."""
+    conditions = checklist(home, configuration, membership, store)
+    asked = conditions.always() if now else conditions.before_a_pass()
+    report.conditions += [condition.read() for condition in asked]
+    try:
+        require(report.conditions, advice="" if now else "`edge-client run --now` skips all of these but the clock")
+    except DeclinedError as error:
+        report.add_problem(error)
+        return False
+    if now or dry_run:
+        return True
+    later = pace.wait_until(store.database, now_unix_s(), work_waits=bool(store.contributions.unfinished()))
+    report.waiting_until = None if later is None else readable_time(later)
+    return later is None
 
 
 class _Pass:
     """The steps in their order, and what became of them."""
 
     def __init__(
-        self, session: Session, report: PassReport, watcher: Watcher, stack: ExitStack, *, dry_run: bool
+        self,
+        session: Session,
+        report: PassReport,
+        watcher: Watcher,
+        stack: ExitStack,
+        meter: Meter,
+        *,
+        dry_run: bool,
     ) -> None:
         self._session = session
         self._report = report
         self._watcher = watcher
         self._stack = stack
+        self._meter = meter
         self._dry_run = dry_run
         self._over = False
 
@@ -130,13 +186,16 @@ class _Pass:
         self._duties(checked)
         self._erasures(checked)
         from edge_client.agent.releases import nothing_new
+        from edge_client.agent.updates import unchanged
 
-        if checked.response.HasField("plan") or not nothing_new(self._session, checked.response):
+        response = checked.response
+        settled = nothing_new(self._session, response) and unchanged(self._session, response)
+        if response.HasField("plan") or not settled:
             releases = self._attempt(partial(self._verify_releases, checked))
-            if releases is not None:
-                self._adopt(releases)
-                if checked.response.HasField("plan"):
-                    self._attempt(partial(self._contribute, checked, releases))
+            if releases is not None and not settled:
+                self._adopt(checked, releases)
+            if releases is not None and response.HasField("plan"):
+                self._attempt(partial(self._contribute, checked, releases))
 
     def _attempt(self, step: Callable[[], Result], *, fatal: bool = False) -> Result | None:
         """Run a step; note why it failed, and whether the pass can go on."""
@@ -147,7 +206,10 @@ class _Pass:
         except NightshiftError as error:
             self._report.add_problem(error)
             self._session.report(error)
-            self._over = fatal or isinstance(error, UnreachableError | RevokedError)
+            self._over = fatal or isinstance(error, UnreachableError | OverloadedError | RevokedError)
+            if not self._dry_run:
+                database = self._session.store.database
+                pace.note_failure(database, self._session.now_unix_s, error, draw=pace.draw())
             return None
 
     def _require_certificate(self) -> None:
@@ -155,7 +217,7 @@ class _Pass:
 
         membership = usable_membership(self._session)
         if membership is not self._session.membership:
-            connection = self._stack.enter_context(connect(self._session.identity, membership))
+            connection = self._stack.enter_context(connect(self._session.identity, membership, self._meter))
             self._session = replace(self._session, membership=membership, connection=connection)
 
     def _renew(self) -> None:
@@ -182,7 +244,15 @@ class _Pass:
     def _check_in(self) -> CheckedIn:
         from edge_client.agent.check_in import check_in, peek
 
-        return peek(self._session) if self._dry_run else check_in(self._session)
+        if self._dry_run:
+            return peek(self._session)
+        for attempt in range(CHECK_IN_ATTEMPTS - 1):
+            try:
+                return check_in(self._session)
+            except UnreachableError:
+                # A radio that sleeps, or a machine that woke just now: the same request again, with jitter.
+                time.sleep(_FIRST_PAUSE_S * 2**attempt * (0.5 + pace.draw()))
+        return check_in(self._session)
 
     def _duties(self, checked: CheckedIn) -> None:
         for duty in checked.response.duties:
@@ -226,15 +296,24 @@ class _Pass:
 
         return verify_offers(self._session, checked.response, checked.view)
 
-    def _adopt(self, verified: Mapping[bytes, VerifiedRelease]) -> None:
+    def _adopt(self, checked: CheckedIn, verified: Mapping[bytes, VerifiedRelease]) -> None:
         from edge_client.agent.releases import newest_by_task
+        from edge_client.agent.updates import refresh
 
+        targets = self._attempt(partial(refresh, self._session, checked.response))
+        if targets is None:
+            return
         for release in newest_by_task(self._session, verified):
-            self._attempt(partial(self._adopt_one, release))
+            self._attempt(partial(self._adopt_one, targets, release.document.task, verified))
 
-    def _adopt_one(self, release: VerifiedRelease) -> None:
+    def _adopt_one(self, targets: TrustedTargets, task: str, verified: Mapping[bytes, VerifiedRelease]) -> None:
         from edge_client.agent.releases import adopt, check_order, file_is_missing, obtain_adapter
 
+        release = targets.choose(task, verified)
+        if release is None:
+            # None is served yet, or another since the check-in: the next pass is offered it.
+            return
+        targets.check_package(release.document.base_model)
         name = f"{release.document.task}/{release.document.number}"
         if not check_order(self._session, release):
             if file_is_missing(self._session, name) and not self._dry_run:

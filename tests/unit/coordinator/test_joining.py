@@ -195,8 +195,16 @@ def test_no_secret_and_no_private_key_is_in_the_database(served: Deployment) -> 
     assert device.certificate in stored, "the search must be able to find something"
     assert token.secret not in stored
     assert b"PRIVATE KEY" not in stored
-    private = [file for file in served.home.keys_directory.iterdir() if b"PRIVATE KEY" in file.read_bytes()]
-    assert {file.name for file in private} == {"root.key", "intermediate.pem", "signing.key", "server.pem"}
+    private = [file for file in served.home.keys_directory.rglob("*.*") if b"PRIVATE KEY" in file.read_bytes()]
+    names = {file.name.partition("-")[0] if file.parent.name.startswith("release") else file.name for file in private}
+    # Of the certificate authority, of the operators' admin API, and of the release metadata's roles.
+    assert names == {"root.key", "intermediate.pem", "signing.key", "server.pem", "admin-authority.pem"} | {
+        "root",
+        "adapters",
+        "packages",
+        "snapshot",
+        "timestamp",
+    }
     for file in private:
         assert file.stat().st_mode & 0o777 == 0o600
         key = serialization.load_pem_private_key(file.read_bytes(), None)
