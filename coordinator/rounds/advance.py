@@ -9,17 +9,19 @@ transactions carry the fencing token under which it began (`coordinator.leases`)
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from coordinator import orphans
 from coordinator.aggregation.opening import try_open
 from coordinator.aggregation.places import erase_ended
 from coordinator.deployment import Deployment
 from coordinator.diagnostics import log, short
 from coordinator.leases import Keeper, LeadershipLostError
+from coordinator.rounds import turns
 from coordinator.rounds.conclusion import conclude
 from coordinator.rounds.plans import open_round
 from coordinator.rounds.rounds import running
@@ -86,11 +88,14 @@ def _step(deployment: Deployment, cohort_id: bytes, now: int) -> None:
             return
         if event is Event.FREEZE:
             freeze(session, deployment, cohort, now)
+            turns.froze(session, cohort, now)
         elif event is Event.EXTEND:
             cohort.state = next_state(cohort.state, event)
             cohort.upload_deadline_unix_s = cohort.latest_upload_deadline_unix_s
         else:
             void(session, deployment, cohort, event, reason=_reason(session, cohort, event), now_unix_s=now)
+            if event is Event.STARVE:
+                turns.starved(session, cohort, now)
     if event is Event.FREEZE:
         failpoint("coordinator.freeze.committed")
     if cohort.state is CohortState.VOID:
@@ -112,7 +117,7 @@ def _reason(session: Session, cohort: Cohort, event: Event) -> str:
 def _open_automatic_rounds(deployment: Deployment, now: int) -> None:
     with deployment.database.reading() as session:
         busy = {found.task for found in running(session)}
-        tasks = session.scalars(select(Task).where(Task.state == TaskState.ACTIVE)).all()
+        tasks = [task for task in turns.in_order(session) if task.state is TaskState.ACTIVE]
     for task in tasks:
         settings = TaskSettings.model_validate_json(task.settings)
         if task.name in busy or settings.rounds.open != "automatic":
@@ -156,6 +161,7 @@ class Ticker:
     def __init__(self, deployment: Deployment) -> None:
         self._deployment = deployment
         self._keeper = Keeper(deployment.leadership)
+        self._tidied_s = -float("inf")
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ticker", daemon=True)
 
@@ -174,7 +180,16 @@ class Ticker:
         while not self._stop.wait(TICK_S):
             try:
                 advance(self._deployment)
+                self._tidy()
             except NightshiftError as error:
                 log.warning("could not advance", reason=error.reason, message=str(error))
             except Exception:  # noqa: BLE001 - the ticker must outlive a step that fails; the log says which
                 log.exception("could not advance")
+
+    def _tidy(self) -> None:
+        """Delete orphans, once an hour, if this process leads."""
+        now_s = time.monotonic()
+        if now_s - self._tidied_s < orphans.EVERY_S or self._deployment.leadership.token() is None:
+            return
+        self._tidied_s = now_s
+        orphans.collect(self._deployment, time.time())

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from coordinator.configuration import Listen
+import psutil
+
+from coordinator.configuration import Listen, Storage
 from coordinator.deployment import Deployment, initialise, opened
 from coordinator.enrolment.tokens import create_token
 from coordinator.home import Home
@@ -32,11 +36,23 @@ def free_port() -> int:
     return port
 
 
-def make_home(directory: Path) -> Home:
+def make_home(directory: Path, storage: Storage | None = None) -> Home:
     home = Home(directory)
     listen = Listen(addresses=["127.0.0.1"], host="127.0.0.1", port=free_port(), join_port=free_port())
-    initialise(home, listen)
+    initialise(home, listen, storage)
     return home
+
+
+def make_replica(home: Home, directory: Path) -> Home:
+    """A second coordinator on the same stores, as docs/operations.md says: keys and configuration are copied."""
+    directory.mkdir(mode=0o700)
+    shutil.copytree(home.keys_directory, directory / "keys")
+    ports = {"port": free_port(), "join_port": free_port()}
+    lines = home.configuration_file.read_text("utf-8").splitlines()
+    changed = [f"{key} = {ports[key]}" if (key := line.partition(" = ")[0]) in ports else line for line in lines]
+    replica = Home(directory)
+    replica.configuration_file.write_text("\n".join(changed) + "\n", "utf-8")
+    return replica
 
 
 def make_token(deployment: Deployment, *, uses: int = 16, ttl_s: int = 3600) -> JoinToken:
@@ -105,6 +121,20 @@ class ServeProcess:
 
     def wait_for_death(self) -> int:
         return self._finish()
+
+    def wait_until_paused(self, timeout_s: float = 60.0) -> None:
+        """Wait until the process has reached a failpoint that pauses it."""
+        deadline = time.monotonic() + timeout_s
+        while psutil.Process(self._process.pid).status() != psutil.STATUS_STOPPED:
+            assert self.running, self._process.communicate()
+            assert time.monotonic() < deadline, "the process did not pause"
+            time.sleep(0.05)
+
+    def pause(self) -> None:
+        self._process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        self._process.send_signal(signal.SIGCONT)
 
     @property
     def running(self) -> bool:
