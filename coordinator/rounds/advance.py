@@ -21,6 +21,7 @@ from coordinator.aggregation.places import erase_ended
 from coordinator.deployment import Deployment
 from coordinator.diagnostics import log, short
 from coordinator.leases import Keeper, LeadershipLostError
+from coordinator.releases.freshness import Freshness
 from coordinator.rounds import turns
 from coordinator.rounds.conclusion import conclude
 from coordinator.rounds.plans import open_round
@@ -161,6 +162,7 @@ class Ticker:
     def __init__(self, deployment: Deployment) -> None:
         self._deployment = deployment
         self._keeper = Keeper(deployment.leadership)
+        self._freshness = Freshness(deployment)
         self._tidied_s = -float("inf")
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ticker", daemon=True)
@@ -179,6 +181,7 @@ class Ticker:
     def _run(self) -> None:
         while not self._stop.wait(TICK_S):
             try:
+                self._freshness.keep(now_unix_s())
                 advance(self._deployment)
                 self._tidy()
             except NightshiftError as error:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 from cryptography import x509
 from sqlalchemy import select
@@ -10,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from coordinator.enrolment.devices import certified_at
 from coordinator.log import LogSnapshot
-from coordinator.rounds import erasures
+from coordinator.rounds import erasures, turns
 from coordinator.rounds.pool import spent_parent
 from coordinator.rounds.rounds import place_of, running
 from coordinator.rounds.seats import seat_of, silent
@@ -22,6 +23,8 @@ from coordinator.storage.rows import (
     Contribution,
     ContributionState,
     Device,
+    Round,
+    Task,
 )
 from nightshift.protocol.errors import StateConflictError
 from nightshift.protocol.identity import DeviceId
@@ -42,25 +45,57 @@ def duties(session: Session, device: Device) -> list[bytes]:
     return list(session.scalars(rows.order_by(Cohort.answer_deadline_unix_s)))
 
 
-def cohort_for(session: Session, device: Device, root: x509.Certificate, now_unix_s: int) -> Cohort | None:
-    """The open cohort that this device should contribute to, if there is one: its own of a running round."""
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A task in the order of service, and the cohort of it that waits for one device, if one does."""
+
+    task: Task
+    cohort: Cohort | None
+
+
+def turns_for(session: Session, device: Device, root: x509.Certificate, now_unix_s: int) -> list[Turn]:
+    """The tasks that are due, whoever is next first, and where this device could contribute to them now."""
+    rounds = {found.task: found for found in running(session)}
+    return [
+        Turn(task, _place(session, rounds[task.name], device, root, now_unix_s) if task.name in rounds else None)
+        for task in turns.in_order(session)
+    ]
+
+
+def cohort_for(places: Sequence[Turn], *, without: Collection[str] = ()) -> Cohort | None:
+    """The open cohort that a device should contribute to, if there is one: that of the task whose turn it is.
+
+    Args:
+        places: from `turns_for`.
+        without: tasks whose plans the device has declined.
+    """
+    return next((turn.cohort for turn in places if turn.cohort is not None and turn.task.name not in without), None)
+
+
+def _place(session: Session, found: Round, device: Device, root: x509.Certificate, now_unix_s: int) -> Cohort | None:
+    """A device's own cohort of a running round, where it may still contribute to it."""
     if device.quarantined_unix_s is not None:
         return None
-    places = [place_of(session, found, DeviceId(device.device_id)) for found in running(session)]
-    for cohort in sorted(places, key=lambda cohort: (cohort.upload_deadline_unix_s, cohort.cohort_id)):
-        if cohort.state is not CohortState.OPEN or now_unix_s > cohort.upload_deadline_unix_s:
-            continue
-        if not certified_at(device, root, cohort.created_unix_s):
-            continue
-        mine = session.get(Contribution, (cohort.cohort_id, device.device_id))
-        if mine is not None and mine.state is ContributionState.COUNTED:
-            continue
-        if mine is None and (
-            cohort.counted >= cohort.n_max or spent_parent(session, device.device_id, cohort.parent_release, now_unix_s)
-        ):
-            continue
-        return cohort
-    return None
+    cohort = place_of(session, found, DeviceId(device.device_id))
+    if cohort.state is not CohortState.OPEN or now_unix_s > cohort.upload_deadline_unix_s:
+        return None
+    if not certified_at(device, root, cohort.created_unix_s):
+        return None
+    mine = session.get(Contribution, (cohort.cohort_id, device.device_id))
+    if mine is not None:
+        return None if mine.state is ContributionState.COUNTED else cohort
+    full = cohort.counted >= cohort.n_max
+    return None if full or spent_parent(session, device.device_id, cohort.parent_release, now_unix_s) else cohort
+
+
+def announced(places: Sequence[Turn]) -> list[device_pb2.TaskTurn]:
+    """The order as a device is told it."""
+    return [
+        device_pb2.TaskTurn(
+            task=turn.task.name, served_unix_s=turn.task.served_unix_s or 0, plan_waits=turn.cohort is not None
+        )
+        for turn in places
+    ]
 
 
 def plan_offer(session: Session, snapshot: LogSnapshot, cohort: Cohort) -> device_pb2.PlanOffer:

@@ -13,7 +13,8 @@ from coordinator.diagnostics import log, short
 from coordinator.enrolment import clones, renewal
 from coordinator.enrolment.addresses import announcement
 from coordinator.enrolment.devices import CLONED, MAX_NAME_CHARACTERS, printable, require_enrolled, revocation_list
-from coordinator.releases import publication, repository
+from coordinator.releases import decisions, publication, repository
+from coordinator.releases.shown import shown
 from coordinator.rounds import offers, prekeys
 from coordinator.rounds.advance import advance
 from coordinator.rounds.erasures import wanted as erasures_wanted
@@ -22,13 +23,15 @@ from coordinator.service.errors import guarded_call
 from coordinator.service.peers import caller
 from coordinator.service.versions import negotiate
 from coordinator.storage import artefacts
-from coordinator.storage.rows import Device, ReleaseRow
+from coordinator.storage.rows import Device
 from nightshift.host.clock import now_unix_s
 from nightshift.host.failpoints import failpoint
 from nightshift.host.rpc import CHUNK_BYTES
 from nightshift.protocol.errors import ClonedIdentityError, MalformedError
 from nightshift.protocol.secagg.member import Answer
 from nightshift.v1 import device_pb2, device_pb2_grpc
+
+MAX_DECLINED_TASKS = 64
 
 # ruff: noqa: N802 - gRPC calls methods by the names of the proto
 
@@ -48,6 +51,11 @@ class DeviceServicer(device_pb2_grpc.DeviceServiceServicer):
         with deployment.database.transaction() as session:
             device = require_enrolled(session, identity)
             version = negotiate(request.protocol_version_min, request.protocol_version_max)
+            if len(request.without_tasks) > MAX_DECLINED_TASKS:
+                raise MalformedError(
+                    f"{len(request.without_tasks)} tasks are declined in one check-in, at most {MAX_DECLINED_TASKS} "
+                    "are read"
+                )
             known = clones.recognise(
                 device,
                 presented=request.last_nonce,
@@ -81,14 +89,9 @@ class DeviceServicer(device_pb2_grpc.DeviceServiceServicer):
             snapshot = deployment.log.snapshot(session)
             duties = offers.duties(session, device)
             to_erase = erasures_wanted(session, device.device_id, now)
-            cohort = None if request.no_plan else offers.cohort_for(session, device, deployment.authority.root, now)
-            releases = {
-                row.release_id: row
-                for row in (publication.newest_release(session, task.name) for task in list_tasks(session))
-            }
-            if cohort is not None:
-                parent = session.get_one(ReleaseRow, cohort.parent_release)
-                releases.setdefault(parent.release_id, parent)
+            places = offers.turns_for(session, device, deployment.authority.root, now)
+            cohort = None if request.no_plan else offers.cohort_for(places, without=request.without_tasks)
+            known = shown(session, [task.name for task in list_tasks(session)], cohort)
             return device_pb2.CheckInResponse(
                 protocol_version=version,
                 time_unix_s=now,
@@ -96,7 +99,8 @@ class DeviceServicer(device_pb2_grpc.DeviceServiceServicer):
                 consistency_path=snapshot.consistency_path(request.log_size),
                 duties=[device_pb2.Duty(cohort_id=cohort_id) for cohort_id in duties],
                 plan=offers.plan_offer(session, snapshot, cohort) if cohort is not None else None,
-                releases=[publication.offer(session, snapshot, row) for row in releases.values()],
+                releases=[publication.offer(session, snapshot, row) for row in known.releases],
+                decisions=[decisions.offer(session, snapshot, row) for row in known.decisions],
                 revocation=revocation_list(session, deployment.authority),
                 next_check_in=offers.next_check_in(
                     session, has_duty=bool(duties or to_erase), plan=cohort, now_unix_s=now
@@ -105,6 +109,7 @@ class DeviceServicer(device_pb2_grpc.DeviceServiceServicer):
                 addresses=announcement(session, deployment.authority),
                 voids=offers.voids(session, snapshot, device, now),
                 erasures=[device_pb2.Duty(cohort_id=cohort_id) for cohort_id in to_erase],
+                turns=offers.announced(places),
                 release_metadata=repository.announcement(session),
             )
 
