@@ -39,12 +39,16 @@ def froze(session: Session, cohort: Cohort, now_unix_s: int) -> None:
 def starved(session: Session, cohort: Cohort, now_unix_s: int) -> None:
     """A cohort ended for want of contributions, in the session's transaction: if its task was first, that was its turn.
 
-    First among those that took contributions at the time, the cohort's own task included.
+    It was not first where another task was served while the cohort was open, or stands before it and is still open.
     """
     open_ = select(Cohort.task).where(Cohort.state == CohortState.OPEN)
     mine = session.get_one(Task, cohort.task)
-    others = session.scalars(select(Task).where(Task.name.in_(open_), Task.name != mine.name)).all()
-    if all(_rank(mine) < _rank(other) for other in others):
+    others = session.scalars(
+        select(Task).where(
+            Task.name != mine.name, or_(Task.name.in_(open_), Task.served_unix_s >= cohort.created_unix_s)
+        )
+    )
+    if not any((other.served_unix_s or 0) >= cohort.created_unix_s or _rank(other) < _rank(mine) for other in others):
         mine.served_unix_s = now_unix_s
 
 

@@ -7,7 +7,7 @@ it verifies and encrypts is what `nightshift.protocol` verifies and encrypts.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import grpc
@@ -154,6 +154,7 @@ class ScriptedDevice:
         *,
         new_prekeys: int = 0,
         no_plan: bool = False,
+        without_tasks: Iterable[str] = (),
         versions: tuple[int, int] = (1, 1),
         prekeys: Iterable[SignedPrekey] = (),
     ) -> Greeting:
@@ -166,6 +167,7 @@ class ScriptedDevice:
             prekeys=[prekey_to_proto(prekey) for prekey in published],
             epoch=self.epoch,
             no_plan=no_plan,
+            without_tasks=without_tasks,
             last_nonce=self.last_nonce,
             next_nonce=self.next_nonce,
         )
@@ -198,11 +200,19 @@ class ScriptedDevice:
     # Contributing
 
     def prepare(
-        self, plan: VerifiedPlan, delta: NDArray[np.float32], *, weight: float = 1.0, tokens: float = 1.0
+        self,
+        plan: VerifiedPlan,
+        delta: NDArray[np.float32],
+        *,
+        weight: float = 1.0,
+        metrics: Mapping[str, float] | None = None,
     ) -> Prepared:
+        """Encrypt a delta; a metric that the plan asks for and the test does not name is 2, or its limit."""
         document = plan.document
-        metrics = dict.fromkeys(document.vector.metrics, 2.0) | {"tokens": tokens}
-        return self.encrypt(plan, document.vector.encode(delta, weight, metrics, os.urandom))
+        limits = dict(zip(document.vector.metrics, document.vector.limits, strict=True))
+        measured = {name: min(2.0, limit) for name, limit in limits.items()}
+        measured |= {name: value for name, value in (metrics or {}).items() if name in limits}
+        return self.encrypt(plan, document.vector.encode(delta, weight, measured, os.urandom))
 
     def encrypt(self, plan: VerifiedPlan, values: NDArray[np.uint64]) -> Prepared:
         """Encrypt any vector, honest or not: uint64[D]."""
