@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from nightshift.protocol.identity import DeviceId
 
 ENVIRONMENT_PREFIX = "EDGE_CLIENT_"
+SHORTEST_TOKENS = 32
+"""Length below which examples are not cut."""
 
 
 class _Section(BaseModel):
@@ -122,6 +124,10 @@ class TrainingLimits(_Section):
 
     Attributes:
         enabled: whether this device trains at all; it can serve models and sit in committees without.
+        rank: most rank slots of an adapter; plans that train more are declined. 0 means any number.
+        max_tokens: longest example; what is longer is cut. 0 means as long as the plan says.
+        micro_batch_size: examples of `max_tokens` tokens that pass through the graph at once, shorter ones
+            accordingly more; 0 leaves it to the program.
         threads: of the training process; 0 means as many as the machine has.
         memory_ceiling_mb: address space of the training process, MiB; 0 means no ceiling.
         time_ceiling_s: longest training run, seconds.
@@ -132,6 +138,9 @@ class TrainingLimits(_Section):
     """
 
     enabled: bool = True
+    rank: int = Field(default=0, ge=0, le=256)
+    max_tokens: int = Field(default=0, ge=0, le=32_768)
+    micro_batch_size: int = Field(default=0, ge=0, le=4096)
     threads: int = Field(default=0, ge=0, le=1024)
     memory_ceiling_mb: int = Field(default=0, ge=0)
     time_ceiling_s: int = Field(default=4 * 3600, ge=1)
@@ -139,6 +148,13 @@ class TrainingLimits(_Section):
     recompute: bool = False
     jemalloc: bool = True
     trim_malloc: bool = False
+
+    @field_validator("max_tokens")
+    @classmethod
+    def _long_enough(cls, value: int) -> int:
+        if 0 < value < SHORTEST_TOKENS:
+            raise ValueError(f"must be 0 or at least {SHORTEST_TOKENS}: shorter examples hold next to no answer")
+        return value
 
 
 class ConditionSettings(_Section):

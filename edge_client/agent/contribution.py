@@ -19,6 +19,7 @@ from edge_client.agent.examination import Assignment
 from edge_client.agent.releases import obtain_adapter
 from edge_client.agent.session import Session
 from edge_client.artefacts import Progress, no_progress
+from edge_client.configuration import TrainingLimits
 from edge_client.store.contributions import State, StoredContribution
 from nightshift.host.failpoints import failpoint
 from nightshift.host.files import make_private_directory, require_free_space, write_atomic
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
     from nightshift.protocol.plan_checks import VerifiedPlan
 
 SMALLEST_WEIGHT = 1 / 8
-MICRO_BATCH = 8
-"""Examples that pass through the graph at once: what one core keeps in its cache (16 cost up to a third more)."""
 CHECKPOINT_EVERY = 20
 UPLOAD_MARGIN_S = 60
 """Training must end this long before the last moment at which the coordinator takes an upload."""
@@ -75,7 +74,7 @@ def prepare(
         package=package,
         slots=document.slots,
         adapter=parent,
-        settings=_settings(assignment.plan),
+        settings=_settings(assignment.plan, session.configuration.training),
         sources=sources,
         directory=directory,
         time_limit_s=_time_limit_s(session, document),
@@ -98,20 +97,21 @@ def _package(session: Session, assignment: Assignment, on_download: Progress) ->
     )
 
 
-def _settings(plan: VerifiedPlan) -> TrainingSettings:
+def _settings(plan: VerifiedPlan, limits: TrainingLimits) -> TrainingSettings:
     from edge_client.training.adamw import Schedule
     from edge_client.training.settings import TrainingSettings
 
     training = plan.document.training
+    max_tokens = local_training.longest_example(limits, training.max_tokens)
     return TrainingSettings(
         steps=training.steps,
         batch_size=training.batch_size,
-        micro_batch_size=min(training.batch_size, MICRO_BATCH),
+        micro_batch_size=local_training.micro_batch_size(limits, batch_size=training.batch_size, max_tokens=max_tokens),
         learning_rate=training.learning_rate,
         schedule=Schedule(training.schedule),
         weight_decay=training.weight_decay,
         clip_norm=training.gradient_clip_norm,
-        max_tokens=training.max_tokens,
+        max_tokens=max_tokens,
         # From the plan, so that a run that was cut off goes on with the same order of examples.
         seed=int.from_bytes(plan.plan_hash[:7], "big"),
         proximal=training.proximal,

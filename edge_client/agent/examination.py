@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edge_client import policy
+from edge_client.agent import local_training
 from edge_client.agent.session import Session
 from edge_client.ledger import readable_time
 from edge_client.store.contributions import State
@@ -58,6 +59,7 @@ def examine(session: Session, checked: CheckedIn, releases: Mapping[bytes, Verif
             session.store.prekeys.bind(
                 member.prekey.public, plan.plan_hash, until_unix_s=plan.document.answer_deadline_unix_s
             )
+    local_training.require_slots(session.configuration.training, plan.document.slots)
     policy.check_plan(session.configuration.policy, plan.document, situation(session, plan.document.cohort_id))
     parent = _parent(plan, releases)
     if _contributed(session, plan, parent):

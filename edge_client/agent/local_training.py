@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from nightshift.protocol.adapters import Tensors, TrainedSlots
 
 HELD_OUT_FRACTION = 0.1
+MICRO_BATCH = 8
+"""Examples that pass through the graph at once: what one core keeps in its cache (16 cost up to a third more)."""
 
 OnStep = Callable[[int, int, float], None]
 """Told (steps done, steps in all, loss of the last one)."""
@@ -66,6 +68,35 @@ def require_enabled(limits: TrainingLimits) -> None:
             "this machine does not train (training.enabled = false; edge-client profile detect says why); it still "
             "serves models and answers for committees. To train all the same, set training.enabled = true"
         )
+
+
+def require_slots(limits: TrainingLimits, slots: TrainedSlots) -> None:
+    """Refuse to train more of an adapter than this machine should.
+
+    Raises:
+        DeclinedError: names both numbers and the setting.
+    """
+    if limits.rank and slots.rank > limits.rank:
+        raise DeclinedError(
+            f"the plan trains {slots.rank} rank slots, this machine trains at most {limits.rank} (training.rank); "
+            "the next round offers it fewer if the task has cohorts for them"
+        )
+
+
+def longest_example(limits: TrainingLimits, wanted: int) -> int:
+    """Tokens of the longest example: what is wanted, or less where the machine takes less."""
+    return min(wanted, limits.max_tokens or wanted)
+
+
+def micro_batch_size(limits: TrainingLimits, *, batch_size: int, max_tokens: int) -> int:
+    """Examples of at most `max_tokens` tokens that pass through the graph at once.
+
+    The limit is of examples of `limits.max_tokens` tokens; memory goes with tokens, so more of shorter ones fit.
+    """
+    fits = limits.micro_batch_size or MICRO_BATCH
+    if limits.micro_batch_size and limits.max_tokens:
+        fits = max(fits, min(MICRO_BATCH, fits * limits.max_tokens // max_tokens))
+    return min(batch_size, fits)
 
 
 def usable_sources(sources: Sequence[Source], notes: list[str]) -> list[DataSource]:

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from nightshift.protocol.adapters import AdapterLayout
 
 RANK = 8
-ALPHA = 16.0
+SCALE = 2.0
+"""alpha / rank."""
+MAX_TOKENS = 256
+BATCH_SIZE = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,16 +92,25 @@ def train_personal(
     local_training.require_enabled(limits)
     package.manifest.require_training()
     if start is None:
-        layout = layout_for(package.manifest, rank=RANK, alpha=ALPHA)
+        rank = min(RANK, limits.rank or RANK)
+        layout = layout_for(package.manifest, rank=rank, alpha=SCALE * rank)
         tensors = initialise(layout, os.urandom(32))
     else:
         layout, tensors = start.layout, dict(start.tensors)
+    slots = TrainedSlots(layout, Side.BOTH, min(layout.rank, limits.rank or layout.rank))
+    max_tokens = local_training.longest_example(limits, MAX_TOKENS)
     directory = home.training / "personal"
     job = local_training.Job(
         package=package,
-        slots=TrainedSlots.whole(layout, Side.BOTH),
+        slots=slots,
         adapter=tensors,
-        settings=TrainingSettings(steps=steps, learning_rate=learning_rate),
+        settings=TrainingSettings(
+            steps=steps,
+            batch_size=BATCH_SIZE,
+            micro_batch_size=local_training.micro_batch_size(limits, batch_size=BATCH_SIZE, max_tokens=max_tokens),
+            learning_rate=learning_rate,
+            max_tokens=max_tokens,
+        ),
         sources=local_training.usable_sources(store.records.sources(), notes),
         directory=directory,
         time_limit_s=float(limits.time_ceiling_s),

@@ -10,11 +10,9 @@ Then nothing is left, and the night is skipped.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Final
 
+from edge_client.configuration import SHORTEST_TOKENS
 from edge_client.training.exchange import ChildRequest
-
-SHORTEST_TOKENS: Final = 32
 
 
 def smaller(request: ChildRequest) -> ChildRequest | None:

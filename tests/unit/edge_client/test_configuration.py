@@ -59,13 +59,17 @@ def test_the_device_profile_is_above_the_defaults_and_below_everything_else(home
     assert (loaded.values.training.recompute, loaded.values.training.memory_ceiling_mb) == (True, 1895)
     assert loaded.origins["training.recompute"] == "device profile raspberry-pi-4"
     assert loaded.values.inference.quantisation == "q4_0"
+    for key, value in {"rank": 4, "max_tokens": 256, "micro_batch_size": 1}.items():
+        assert getattr(loaded.values.training, key) == value
+        assert loaded.origins[f"training.{key}"] == "device profile raspberry-pi-4"
     assert "training.personal_steps" not in loaded.origins  # the default: no profile speaks of it
 
-    home.config_file.write_text("[training]\nrecompute = false\nmemory_ceiling_mb = 900\nthreads = 3\n")
+    home.config_file.write_text("[training]\nrecompute = false\nmemory_ceiling_mb = 900\nthreads = 3\nrank = 16\n")
     environment = {"EDGE_CLIENT_TRAINING_MEMORY_CEILING_MB": "800", "EDGE_CLIENT_TRAINING_THREADS": "2"}
     loaded = load_configuration(home, environment=environment, overrides={"training.threads": 1}, advice=advice)
     training = loaded.values.training
     assert (training.recompute, training.memory_ceiling_mb, training.threads) == (False, 800, 1)
+    assert (training.rank, loaded.origins["training.rank"]) == (16, str(home.config_file))
     assert {key: loaded.origins[f"training.{key}"] for key in ("recompute", "memory_ceiling_mb", "threads")} == {
         "recompute": str(home.config_file),
         "memory_ceiling_mb": "environment EDGE_CLIENT_TRAINING_MEMORY_CEILING_MB",
@@ -107,6 +111,7 @@ def test_a_variable_holds_a_list_as_words_with_commas(home: Home) -> None:
         ("[polcy]\nminimum_cohort = 4\n", "did you mean 'policy.minimum_cohort'"),
         ("[policy]\nminimum_cohort = 2\n", "minimum_cohort.*greater than or equal to 3"),
         ("[policy]\nminimum_openness = 'IV'\n", "minimum_openness"),
+        ("[training]\nmax_tokens = 31\n", "max_tokens.*at least 32"),
         ("[policy\n", "TOML"),
     ],
 )

@@ -12,6 +12,7 @@ import pytest
 from edge_client.agent.check_in import CheckedIn
 from edge_client.agent.examination import Assignment, examine
 from edge_client.agent.session import Session
+from edge_client.configuration import Configuration
 from edge_client.store.contributions import State, StoredContribution
 from nightshift.host import clock
 from nightshift.protocol.errors import (
@@ -22,7 +23,7 @@ from nightshift.protocol.errors import (
     VerificationError,
 )
 from nightshift.protocol.release import verify_release
-from nightshift.v1 import device_pb2, release_pb2
+from nightshift.v1 import device_pb2, plan_pb2, release_pb2
 from tests.support.authority import DAY_S, NOW_UNIX_S
 from tests.support.contributions import contribution
 from tests.support.plans import Cohort, Publication, World
@@ -92,6 +93,39 @@ def test_an_honest_plan_becomes_an_assignment(session: Session, world: World) ->
     # This device sits on the committee of three: its key now answers for this plan only.
     own = session.store.prekeys.find(world.devices[0].prekey.public)
     assert own.bound_plan_hash == cohort.plan_hash
+
+
+@pytest.mark.parametrize(("limit", "taken"), [(0, True), (1, False), (2, True), (3, True)])
+def test_no_plan_trains_more_rank_slots_than_the_machine_should(
+    world: World, tmp_path: Path, limit: int, taken: bool
+) -> None:
+    """The world's plans train both slots of an adapter of rank 2."""
+    wanted = {"policy": {"minimum_cohort": 3}, "training": {"rank": limit}}
+    configuration = Configuration.model_validate(wanted)
+    parent = world.publish()
+    cohort = world.open_cohort(parent=parent)
+    with agent_of(world, world.devices[0], tmp_path, ScriptedCoordinator(), configuration) as session:
+        if taken:
+            assert offered(session, cohort, parent) is not None
+        else:
+            with pytest.raises(
+                DeclinedError, match=r"trains 2 rank slots, this machine trains at most 1"
+            ):
+                offered(session, cohort, parent)
+
+
+def test_a_plan_of_fewer_slots_suits_a_small_machine(world: World, tmp_path: Path) -> None:
+    def narrow(plan: plan_pb2.Plan) -> None:
+        plan.trained_rank, plan.encoding.delta_length = 1, 8
+
+    configuration = Configuration.model_validate({"policy": {"minimum_cohort": 3}, "training": {"rank": 1}})
+    parent = world.publish()
+    cohort = world.open_cohort(parent=parent, edit=narrow)
+    with agent_of(world, world.devices[0], tmp_path, ScriptedCoordinator(), configuration) as session:
+        assignment = offered(session, cohort, parent)
+    assert assignment is not None
+    slots = assignment.plan.document.slots
+    assert (slots.rank, slots.length, slots.narrow.scale) == (1, 8, slots.layout.scale)
 
 
 def test_a_plan_changed_by_one_byte_is_refused(session: Session, world: World) -> None:

@@ -91,6 +91,9 @@ NAMES_THE_FIELD: list[tuple[str, object]] = [
     ("side", 0),
     ("side", 4),
     ("side", 2**31 - 1),
+    ("trained_rank", 0),
+    ("trained_rank", 3),
+    ("trained_rank", 2**32 - 1),
     ("encoding.delta_length", 0),
     ("encoding.delta_length", 15),
     ("encoding.delta_length", 17),
@@ -367,6 +370,20 @@ def test_each_side_has_its_length(side: Side, length: int) -> None:
 
     document = PlanDocument.parse(edited(edit))
     assert (document.side, document.vector.delta_length) == (side, length)
+
+
+@pytest.mark.parametrize(("side", "length"), [(Side.A, 8), (Side.B, 8), (Side.BOTH, 16)])
+def test_fewer_slots_make_a_shorter_vector(side: Side, length: int) -> None:
+    def edit(plan: plan_pb2.Plan) -> None:
+        plan.side, plan.trained_rank, plan.encoding.delta_length = side_to_proto(side), 1, length
+
+    document = PlanDocument.parse(edited(edit))
+    assert (document.slots.rank, document.layout.rank, document.vector.delta_length) == (1, 2, length)
+
+
+def test_a_length_that_is_not_of_the_trained_slots_is_refused() -> None:
+    with pytest.raises(MalformedError, match="1 slots of the layout's side 'b' have 8 values"):
+        PlanDocument.parse(edited(lambda plan: setattr(plan, "trained_rank", 1)))
 
 
 def test_the_hash_is_over_the_bytes_as_received() -> None:

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from edge_client.agent.local_training import Job, train
-from edge_client.configuration import TrainingLimits
+from edge_client.configuration import SHORTEST_TOKENS, TrainingLimits
 from edge_client.data.sources import DataFormat, DataSource
 from edge_client.engines.sessions import RuntimeSettings, layout_for
 from edge_client.training.exchange import ChildRequest, read_request
-from edge_client.training.fallback import SHORTEST_TOKENS, describe, smaller
+from edge_client.training.fallback import describe, smaller
 from edge_client.training.settings import TrainingSettings
 from nightshift.packages.package import ModelPackage
 from nightshift.protocol.adapters import Side, TrainedSlots, initialise
