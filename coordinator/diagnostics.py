@@ -8,6 +8,7 @@ that text from the other side cannot forge a line.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import MutableMapping
 from typing import Any
@@ -16,25 +17,41 @@ import structlog
 
 from nightshift.host.console import printable
 
+_UNDER_SYSTEMD = "JOURNAL_STREAM"  # set where stderr goes to the journal (systemd.exec, "Environment Variables")
+
 log: structlog.stdlib.BoundLogger = structlog.get_logger("coordinator")
 
 
-def configure(*, as_json: bool, level: str = "info") -> None:
-    """Send events to stderr, as logfmt for people and journald or as JSON for programs."""
-    text = structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"])
-    renderer = structlog.processors.JSONRenderer() if as_json else text
+def configure(*, log_format: str = "text", level: str = "info") -> None:
+    """Send events to stderr.
+
+    Args:
+        log_format: "text" is logfmt, "json" an object a line, "console" for eyes; "auto" takes the last on a
+            terminal, JSON under systemd, and logfmt elsewhere.
+        level: the lowest that is shown.
+    """
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
             _harmless,
-            renderer,
+            _renderer(log_format),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
         # Looked up at each event: whoever redirects stderr later gets the events too.
         logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
     )
+
+
+def _renderer(log_format: str) -> Any:
+    if log_format == "auto":
+        log_format = "console" if sys.stderr.isatty() else "json" if _UNDER_SYSTEMD in os.environ else "text"
+    if log_format == "json":
+        return structlog.processors.JSONRenderer()
+    if log_format == "console":
+        return structlog.dev.ConsoleRenderer(colors="NO_COLOR" not in os.environ)
+    return structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"])
 
 
 def _harmless(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

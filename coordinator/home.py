@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from nightshift.host.files import exclusive_lock
+from nightshift.protocol.errors import BusyError
+
 
 @dataclass(frozen=True, slots=True)
 class Home:
@@ -16,6 +19,7 @@ class Home:
         coordinator.sqlite3   rows
         objects/              uploads, sums, model files, adapters
         keys/                 private keys, mode 0600, and certificates in PEM
+        admin.toml            credentials of the first operator, to be moved to another machine
         serve.lock            held by the running service
     """
 
@@ -42,6 +46,20 @@ class Home:
         return self.directory / "keys"
 
     @property
+    def first_credentials_file(self) -> Path:
+        """`admin.toml`."""
+        return self.directory / "admin.toml"
+
+    @property
     def lock_file(self) -> Path:
         """`serve.lock`."""
         return self.directory / "serve.lock"
+
+
+def is_serving(home: Home) -> bool:
+    """Whether a process serves this directory."""
+    try:
+        with exclusive_lock(home.lock_file):
+            return False
+    except BusyError:
+        return True

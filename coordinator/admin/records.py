@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from coordinator.admin.admins import state_of
 from coordinator.aggregation import places
 from coordinator.rounds.prekeys import unspent
 from coordinator.rounds.rounds import cohorts_of
@@ -18,6 +19,8 @@ from coordinator.rounds.standing import suspicion as suspicion_now
 from coordinator.rounds.suspects import Suspicion
 from coordinator.rounds.task_settings import TaskSettings
 from coordinator.storage.rows import (
+    AdminRow,
+    AuditRow,
     Cohort,
     CohortState,
     CommitteeSeat,
@@ -204,4 +207,29 @@ def release_record(row: ReleaseRow) -> dict[str, Any]:
         "adapter_size_bytes": document.adapter_size_bytes,
         "published": rfc3339(row.time_unix_s),
         "log_position": row.log_position,
+    }
+
+
+def audit_record(row: AuditRow) -> dict[str, Any]:
+    """One change."""
+    return {
+        "audit_id": row.audit_id,
+        "time": rfc3339(row.time_unix_s),
+        "actor": row.actor,
+        "verb": row.verb,
+        "subject": row.subject,
+        "detail": row.detail,
+    }
+
+
+def admin_record(row: AdminRow, now_unix_s: int) -> dict[str, Any]:
+    """An operator's certificate."""
+    return {
+        "name": row.name,
+        "admin_id": row.admin_id.hex(),
+        "role": row.role.value,
+        "state": state_of(row, now_unix_s),
+        "issued": rfc3339(row.issued_unix_s),
+        "expires": rfc3339(row.expires_unix_s),
+        "last_seen": rfc3339(row.last_seen_unix_s),
     }

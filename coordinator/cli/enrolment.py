@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
-from coordinator import audit
-from coordinator.cli.command import coordinator, details, duration_s, json_option, table
-from nightshift.host.clock import now_unix_s
+from coordinator.cli.api import Api, admin_api, pages
+from coordinator.cli.command import details, duration_s, json_option, table
 from nightshift.host.console import emit, note
-from nightshift.host.tokens import JoinToken
-from nightshift.protocol.times import rfc3339
+
+if TYPE_CHECKING:
+    from nightshift.admin.v1 import admin_pb2
+
+_DEVICE_COLUMNS = (
+    "device_id",
+    "name",
+    "state",
+    "last_seen",
+    "last_contribution",
+    "certificate_days",
+    "suspicion",
+    "client_version",
+)
 
 
 @click.group()
@@ -17,7 +30,7 @@ def token() -> None:
     """Join tokens: what a person needs to add a device."""
 
 
-@token.command("create")
+@token.command("create", epilog="Example: coordinator token create --uses 20 --ttl 7d")
 @click.option(
     "--uses", type=click.IntRange(1, 1_000_000), default=1, show_default=True, help="Devices that may use it."
 )
@@ -26,26 +39,18 @@ def token() -> None:
 @click.pass_context
 def create_token(context: click.Context, uses: int, ttl: str, as_json: bool) -> None:
     """Make a token and print it; it cannot be shown again."""
-    from coordinator.enrolment import tokens
+    from coordinator.admin import enrolment_verbs as verbs
+    from coordinator.admin.messages import to_record
+    from nightshift.admin.v1 import admin_pb2 as pb
 
-    ttl_s = duration_s(ttl)
-    with coordinator(context) as deployment:
-        with deployment.database.transaction() as session:
-            row, secret = tokens.create_token(session, uses=uses, ttl_s=ttl_s, now_unix_s=now_unix_s())
-            audit.record(session, "token create", row.token_id, uses=uses, expires_unix_s=row.expires_unix_s)
-        configuration = deployment.configuration
-        word = JoinToken(
-            root_der=deployment.authority.root_der,
-            join_address=configuration.join_address(),
-            device_address=configuration.device_address(),
-            secret=secret,
-        ).encode()
-    expires = rfc3339(row.expires_unix_s)
-    emit(
-        {"token": word, "token_id": row.token_id, "uses_allowed": uses, "expires": expires}, as_json=as_json, text=word
-    )
+    request = pb.CreateTokenRequest(uses=uses, ttl_s=duration_s(ttl))
+    with admin_api(context) as api:
+        result = to_record(api.call(verbs.create_token, request))
+    emit(result, as_json=as_json, text=result["token"])
     if not as_json:
-        note(f"token {row.token_id}: {uses} uses, until {expires}; on the device: edge-client join TOKEN")
+        note(
+            f"token {result['token_id']}: {uses} uses, until {result['expires']}; on the device: edge-client join TOKEN"
+        )
 
 
 @token.command("list")
@@ -53,11 +58,11 @@ def create_token(context: click.Context, uses: int, ttl: str, as_json: bool) -> 
 @click.pass_context
 def list_tokens(context: click.Context, as_json: bool) -> None:
     """Show all tokens, without their secrets."""
-    from coordinator.admin.records import token_record
-    from coordinator.enrolment import tokens
+    from coordinator.admin import enrolment_verbs as verbs
+    from nightshift.admin.v1 import admin_pb2 as pb
 
-    with coordinator(context) as deployment, deployment.database.reading() as session:
-        rows = [token_record(row, now_unix_s()) for row in tokens.list_tokens(session)]
+    with admin_api(context) as api:
+        rows = pages(api, verbs.list_tokens, pb.ListTokensRequest(), "tokens")
     columns = ("token_id", "state", "uses", "uses_allowed", "expires")
     emit(
         {"tokens": rows},
@@ -72,13 +77,12 @@ def list_tokens(context: click.Context, as_json: bool) -> None:
 @click.pass_context
 def revoke_token(context: click.Context, token_id: str, as_json: bool) -> None:
     """Let nobody else join with a token; devices that joined stay."""
-    from coordinator.admin.records import token_record
-    from coordinator.enrolment import tokens
+    from coordinator.admin import enrolment_verbs as verbs
+    from coordinator.admin.messages import to_record
+    from nightshift.admin.v1 import admin_pb2 as pb
 
-    with coordinator(context) as deployment, deployment.database.transaction() as session:
-        row = tokens.revoke_token(session, token_id, now_unix_s())
-        audit.record(session, "token revoke", row.token_id)
-        result = token_record(row, now_unix_s())
+    with admin_api(context) as api:
+        result = to_record(api.call(verbs.revoke_token, pb.RevokeTokenRequest(token_id=token_id)).token)
     emit(result, as_json=as_json, text=f"token {token_id} is revoked")
 
 
@@ -92,43 +96,29 @@ def device() -> None:
 @click.pass_context
 def list_devices(context: click.Context, as_json: bool) -> None:
     """Show all devices."""
-    from coordinator.admin.records import device_record
-    from coordinator.enrolment import devices
-    from coordinator.rounds.standing import suspicion
+    from coordinator.admin import enrolment_verbs as verbs
+    from nightshift.admin.v1 import admin_pb2 as pb
 
-    with coordinator(context) as deployment, deployment.database.reading() as session:
-        now = now_unix_s()
-        found = suspicion(session, now)
-        rows = [device_record(session, row, now, found) for row in devices.list_devices(session)]
+    with admin_api(context) as api:
+        rows = pages(api, verbs.list_devices, pb.ListDevicesRequest(), "devices")
     shown = [{**row, "device_id": row["device_id"][:16]} for row in rows]
-    columns = (
-        "device_id",
-        "name",
-        "state",
-        "last_seen",
-        "last_contribution",
-        "certificate_days",
-        "suspicion",
-        "client_version",
-    )
-    emit({"devices": rows}, as_json=as_json, text=table(shown, columns, empty="no devices have joined"))
+    emit({"devices": rows}, as_json=as_json, text=table(shown, _DEVICE_COLUMNS, empty="no devices have joined"))
 
 
-@device.command("show")
+@device.command("show", epilog="Example: coordinator device show 3f9c21d0")
 @click.argument("device_id")
 @json_option
 @click.pass_context
 def show_device(context: click.Context, device_id: str, as_json: bool) -> None:
     """Show one device, named by the first digits of its id."""
-    from coordinator.admin.records import device_record
-    from coordinator.enrolment import devices
+    from coordinator.admin.messages import to_record
 
-    with coordinator(context) as deployment, deployment.database.reading() as session:
-        result = device_record(session, devices.find_device(session, device_id), now_unix_s())
+    with admin_api(context) as api:
+        result = to_record(_found(api, device_id))
     emit(result, as_json=as_json, text=details(result))
 
 
-@device.command("revoke")
+@device.command("revoke", epilog='Example: coordinator device revoke 3f9c21d0 --reason "lost on a train"')
 @click.argument("device_id")
 @click.option("--reason", default="", help="Logged for all devices to see.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
@@ -136,19 +126,16 @@ def show_device(context: click.Context, device_id: str, as_json: bool) -> None:
 @click.pass_context
 def revoke_device(context: click.Context, device_id: str, reason: str, yes: bool, as_json: bool) -> None:
     """Take a device's right to take part, for good."""
-    from coordinator.admin.records import device_record
-    from coordinator.enrolment import devices
+    from coordinator.admin import enrolment_verbs as verbs
+    from coordinator.admin.messages import to_record
+    from nightshift.admin.v1 import admin_pb2 as pb
 
-    with coordinator(context) as deployment:
-        with deployment.database.reading() as session:
-            row = devices.find_device(session, device_id)
+    with admin_api(context) as api:
+        found = _found(api, device_id)
         if not yes:
-            click.confirm(f"revoke device {row.device_id.hex()[:16]} ({row.name!r}) for good?", abort=True, err=True)
-        with deployment.database.transaction() as session:
-            row = devices.find_device(session, row.device_id.hex())
-            entry = devices.revoke(session, deployment.log, row, reason=reason, now_unix_s=now_unix_s())
-            audit.record(session, "device revoke", row.device_id.hex(), reason=entry.reason, number=entry.number)
-            result = device_record(session, row, now_unix_s())
+            click.confirm(f"revoke device {found.device_id[:16]} ({found.name!r}) for good?", abort=True, err=True)
+        request = pb.RevokeDeviceRequest(device_id=found.device_id, reason=reason)
+        result = to_record(api.call(verbs.revoke_device, request).device)
     emit(result, as_json=as_json, text=f"device {result['device_id'][:16]} is revoked")
 
 
@@ -164,21 +151,16 @@ def clear_device(context: click.Context, device_id: str, yes: bool, as_json: boo
     a stolen key, or a backup that was restored. Where a copy may still be about,
     revoke the device instead and let it join with a new key.
     """
-    from coordinator.admin.records import device_record
-    from coordinator.enrolment import clones, devices
+    from coordinator.admin import enrolment_verbs as verbs
+    from coordinator.admin.messages import to_record
+    from nightshift.admin.v1 import admin_pb2 as pb
 
-    with coordinator(context) as deployment:
-        with deployment.database.reading() as session:
-            row = devices.find_device(session, device_id)
+    with admin_api(context) as api:
+        found = _found(api, device_id)
         if not yes:
-            click.confirm(
-                f"does device {row.device_id.hex()[:16]} ({row.name!r}) exist only once?", abort=True, err=True
-            )
-        with deployment.database.transaction() as session:
-            row = devices.find_device(session, row.device_id.hex())
-            clones.clear(session, row)
-            audit.record(session, "device clear", row.device_id.hex())
-            result = device_record(session, row, now_unix_s())
+            click.confirm(f"does device {found.device_id[:16]} ({found.name!r}) exist only once?", abort=True, err=True)
+        request = pb.ClearDeviceRequest(device_id=found.device_id)
+        result = to_record(api.call(verbs.clear_device, request).device)
     emit(result, as_json=as_json, text=f"device {result['device_id'][:16]} is {result['state']}")
 
 
@@ -193,17 +175,21 @@ def acquit_device(context: click.Context, device_id: str, as_json: bool) -> None
     committee members could not use its shares than may be liars. Its contributions count again
     from the next round on; what happens from now on counts against it as against any other.
     """
-    from coordinator.admin.records import device_record
-    from coordinator.enrolment import devices
-    from coordinator.rounds import standing
+    from coordinator.admin import enrolment_verbs as verbs
+    from coordinator.admin.messages import to_record
+    from nightshift.admin.v1 import admin_pb2 as pb
 
-    with coordinator(context) as deployment, deployment.database.transaction() as session:
-        row = devices.find_device(session, device_id)
-        standing.clear(row, now_unix_s())
-        audit.record(session, "device acquit", row.device_id.hex())
-        session.flush()
-        result = device_record(session, row, now_unix_s())
+    with admin_api(context) as api:
+        request = pb.AcquitDeviceRequest(device_id=device_id)
+        result = to_record(api.call(verbs.acquit_device, request).device)
     emit(result, as_json=as_json, text=f"device {result['device_id'][:16]} is suspected of nothing")
+
+
+def _found(api: Api, device_id: str) -> admin_pb2.Device:
+    from coordinator.admin import enrolment_verbs as verbs
+    from nightshift.admin.v1 import admin_pb2 as pb
+
+    return api.call(verbs.get_device, pb.GetDeviceRequest(device_id=device_id)).device
 
 
 GROUPS = (token, device)

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import click
 
-from coordinator import audit
-from coordinator.cli.command import coordinator, json_option, table
-from nightshift.host.clock import now_unix_s
+from coordinator.cli.api import admin_api, pages
+from coordinator.cli.command import json_option, table
 from nightshift.host.console import emit
 
 
@@ -17,21 +16,20 @@ def task() -> None:
     """Tasks: what is learned, and how."""
 
 
-@task.command("create")
+@task.command("create", epilog="Example: coordinator task create -f task.toml")
 @click.option("-f", "--file", "path", type=click.Path(path_type=Path), required=True, help="task.toml")
 @json_option
 @click.pass_context
 def create_task(context: click.Context, path: Path, as_json: bool) -> None:
     """Create a task and publish its release 0, the untrained adapter."""
-    from coordinator.admin.records import task_record
-    from coordinator.rounds import tasks
+    from coordinator.admin import learning_verbs as verbs
+    from coordinator.admin.messages import to_record
     from coordinator.rounds.task_settings import read_task_file
+    from nightshift.admin.v1 import admin_pb2 as pb
 
-    settings = read_task_file(path)
-    with coordinator(context) as deployment, deployment.database.transaction() as session:
-        row = tasks.create_task(session, deployment, settings, now_unix_s())
-        audit.record(session, "task create", row.name, settings=settings.model_dump(mode="json"))
-        result = task_record(session, row)
+    request = pb.CreateTaskRequest(settings=read_task_file(path).model_dump_json())
+    with admin_api(context) as api:
+        result = to_record(api.call(verbs.create_task, request).task)
     emit(result, as_json=as_json, text=f"task {result['name']} is created, with release 0")
 
 
@@ -40,11 +38,11 @@ def create_task(context: click.Context, path: Path, as_json: bool) -> None:
 @click.pass_context
 def list_tasks(context: click.Context, as_json: bool) -> None:
     """Show all tasks."""
-    from coordinator.admin.records import task_record
-    from coordinator.rounds import tasks
+    from coordinator.admin import learning_verbs as verbs
+    from nightshift.admin.v1 import admin_pb2 as pb
 
-    with coordinator(context) as deployment, deployment.database.reading() as session:
-        rows = [task_record(session, row) for row in tasks.list_tasks(session)]
+    with admin_api(context) as api:
+        rows = pages(api, verbs.list_tasks, pb.ListTasksRequest(), "tasks")
     columns = ("name", "state", "model", "method", "rank", "rounds_held", "releases")
     emit(
         {"tasks": rows}, as_json=as_json, text=table(rows, columns, empty="no tasks; make one: coordinator task create")
@@ -58,13 +56,12 @@ def list_tasks(context: click.Context, as_json: bool) -> None:
 @click.pass_context
 def pause_task(context: click.Context, name: str, resume: bool, as_json: bool) -> None:
     """Open no new rounds of a task; one that is under way ends as planned."""
-    from coordinator.admin.records import task_record
-    from coordinator.rounds import tasks
+    from coordinator.admin import learning_verbs as verbs
+    from coordinator.admin.messages import to_record
+    from nightshift.admin.v1 import admin_pb2 as pb
 
-    with coordinator(context) as deployment, deployment.database.transaction() as session:
-        row = tasks.set_paused(session, name, paused=not resume)
-        audit.record(session, "task pause", row.name, paused=not resume)
-        result = task_record(session, row)
+    with admin_api(context) as api:
+        result = to_record(api.call(verbs.pause_task, pb.PauseTaskRequest(name=name, paused=not resume)).task)
     emit(result, as_json=as_json, text=f"task {name} is {result['state']}")
 
 

@@ -8,16 +8,22 @@ from pathlib import Path
 from typing import Any
 
 import click
-from sqlalchemy import func, select
 
-from coordinator.cli.command import coordinator, data_directory, json_option
-from coordinator.configuration import DATA_VARIABLE, Listen
+from coordinator.cli.api import admin_api
+from coordinator.cli.command import Target, coordinator, data_directory, json_option
+from coordinator.configuration import (
+    ADMIN_ADDRESS_VARIABLE,
+    ADMIN_CREDENTIALS_VARIABLE,
+    DATA_VARIABLE,
+    Listen,
+)
 from coordinator.home import Home
-from nightshift.host.clock import now_unix_s
 from nightshift.host.configuration import validated
 from nightshift.host.console import emit, exit_with
 from nightshift.host.tls import prepare_grpc
-from nightshift.protocol.errors import BusyError, UsageError
+from nightshift.protocol.errors import UsageError
+
+FIRST_ADMIN = "first"
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -30,62 +36,98 @@ from nightshift.protocol.errors import BusyError, UsageError
     show_envvar=True,
     help="The coordinator's directory.",
 )
+@click.option(
+    "--coordinator",
+    "address",
+    metavar="HOST:PORT",
+    envvar=ADMIN_ADDRESS_VARIABLE,
+    default="",
+    show_envvar=True,
+    help="Admin listener of a coordinator elsewhere, where it is not the one that the credentials name.",
+)
+@click.option(
+    "--credentials",
+    type=click.Path(path_type=Path, dir_okay=False),
+    envvar=ADMIN_CREDENTIALS_VARIABLE,
+    show_envvar=True,
+    help="Work on a coordinator elsewhere, as the operator of this file (coordinator admin issue).",
+)
 @click.pass_context
-def cli(context: click.Context, data: Path) -> None:
-    """Coordinates devices that learn at night and share only sums."""
+def cli(context: click.Context, data: Path, address: str, credentials: Path | None) -> None:
+    """Coordinates devices that learn at night and share only sums.
+
+    On the coordinator's own machine, commands work in its directory (--data),
+    also while it does not serve; from elsewhere they need --credentials.
+    """
     from coordinator import diagnostics
 
-    diagnostics.configure(as_json=False, level="warning")
-    context.obj = data.absolute()
+    diagnostics.configure(log_format="text", level="warning")
+    context.obj = Target(data.absolute(), address, credentials)
 
 
-@cli.command()
+@cli.command(
+    epilog="Example: coordinator --data /srv/nightshift init --address nights.example --admin-bind 0.0.0.0"
+)
 @click.option("--address", "addresses", multiple=True, metavar="HOST", help="Name or IP address that devices call.")
 @click.option("--bind", "host", default="0.0.0.0", show_default=True, help="Address to listen on.")  # noqa: S104 - see Listen
 @click.option("--port", type=int, default=7443, show_default=True, help="Listener for enrolled devices.")
 @click.option("--join-port", type=int, default=7444, show_default=True, help="Listener for devices that join.")
+@click.option("--admin-bind", "admin_host", default="127.0.0.1", show_default=True, help="Address for operators.")
+@click.option("--admin-port", type=int, default=7445, show_default=True, help="Listener for operators; 0 for none.")
 @json_option
 @click.pass_context
-def init(
-    context: click.Context, *, addresses: tuple[str, ...], host: str, port: int, join_port: int, as_json: bool
-) -> None:
-    """Make keys, certificates, the database and coordinator.toml."""
+def init(context: click.Context, /, *, addresses: tuple[str, ...], as_json: bool, **listeners: str | int) -> None:
+    """Make keys, certificates, the database, coordinator.toml, and credentials for the first operator."""
     from coordinator.audit import record
-    from coordinator.deployment import initialise, opened
+    from coordinator.cli.admins import issue
+    from coordinator.deployment import initialise
 
     directory = data_directory(context)
-    fields = {"addresses": list(addresses) or ["localhost"], "host": host, "port": port, "join_port": join_port}
-    if port == join_port:
-        raise UsageError("--port and --join-port must differ: each listener has its own rules")
-    listen = validated(Listen, fields, "init")
-    initialise(Home(directory), listen)
-    with opened(directory) as deployment:
+    listen = validated(Listen, {"addresses": list(addresses) or ["localhost"], **listeners}, "init")
+    if len({listen.port, listen.join_port, listen.admin_port}) < 3:
+        raise UsageError("--port, --join-port and --admin-port must differ: each listener has its own rules")
+    home = Home(directory)
+    initialise(home, listen)
+    with coordinator(context) as deployment:
         with deployment.database.transaction() as session:
             record(session, "init", str(directory), addresses=listen.addresses)
         result = {
             "data": str(directory),
             "device_address": deployment.configuration.device_address(),
             "join_address": deployment.configuration.join_address(),
+            "admin_address": deployment.configuration.admin_address() or None,
+            "admin_credentials": str(home.first_credentials_file),
             "log_origin": deployment.log.origin,
         }
+    with admin_api(context) as api:
+        issue(api, FIRST_ADMIN, home.first_credentials_file, role="operator", days=365)
     emit(
         result,
         as_json=as_json,
-        text=f"initialised {directory}\nnext: coordinator --data {directory} serve",
+        text=f"initialised {directory}\n"
+        f"credentials to operate it from elsewhere: {home.first_credentials_file}\n"
+        f"next: coordinator --data {directory} serve",
     )
 
 
 @cli.command()
-@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option(
+    "--log-format",
+    type=click.Choice(["auto", "text", "json", "console"]),
+    default="auto",
+    show_default=True,
+    help="auto: console on a terminal, JSON under systemd, text (logfmt) elsewhere.",
+)
 @click.pass_context
 def serve(context: click.Context, log_format: str) -> None:
-    """Serve devices until SIGTERM."""
+    """Serve devices until SIGTERM, then let the calls that are under way end."""
     from coordinator import diagnostics
+    from coordinator.audit import acting_as
     from coordinator.service.server import EndSignal, serving
 
-    diagnostics.configure(as_json=log_format == "json")
+    diagnostics.configure(log_format=log_format)
     end = EndSignal()
-    with coordinator(context) as deployment, serving(deployment):
+    with coordinator(context) as deployment, acting_as("coordinator"), serving(deployment):
         addresses = deployment.configuration
         click.echo(f"ready: devices at {addresses.device_address()}, joining at {addresses.join_address()}")
         sys.stdout.flush()
@@ -97,40 +139,13 @@ def serve(context: click.Context, log_format: str) -> None:
 @click.pass_context
 def status(context: click.Context, as_json: bool) -> None:
     """Say whether the service runs, who is enrolled, and how the tasks stand."""
-    from coordinator.admin.records import round_record, task_record
-    from coordinator.rounds.pool import pool
-    from coordinator.rounds.rounds import running
-    from coordinator.rounds.tasks import list_tasks
-    from coordinator.storage.rows import Device, DeviceState
+    from coordinator.admin.messages import to_record
+    from coordinator.admin.system_verbs import get_status
+    from nightshift.admin.v1 import admin_pb2 as pb
 
-    with coordinator(context) as deployment, deployment.database.reading() as session:
-        now = now_unix_s()
-        counts = session.execute(select(Device.state, func.count().label("devices")).group_by(Device.state))
-        states = {row.state: row.devices for row in counts}
-        result: dict[str, Any] = {
-            "serving": _is_serving(deployment.home),
-            "device_address": deployment.configuration.device_address(),
-            "join_address": deployment.configuration.join_address(),
-            "devices_enrolled": states.get(DeviceState.ENROLLED, 0),
-            "devices_held": states.get(DeviceState.HELD, 0),
-            "devices_revoked": states.get(DeviceState.REVOKED, 0),
-            "devices_in_pool": len(pool(session, now_unix_s=now, answer_deadline_unix_s=now)),
-            "intermediate_days": deployment.authority.intermediate_days_left(now),
-            "log_size": deployment.log.snapshot(session).size,
-            "tasks": [task_record(session, task) for task in list_tasks(session)],
-            "rounds": [round_record(session, found) for found in running(session)],
-        }
+    with admin_api(context) as api:
+        result = to_record(api.call(get_status, pb.GetStatusRequest()))
     emit(result, as_json=as_json, text=_status_text(result))
-
-
-def _is_serving(home: Home) -> bool:
-    from nightshift.host.files import exclusive_lock
-
-    try:
-        with exclusive_lock(home.lock_file):
-            return False
-    except BusyError:
-        return True
 
 
 def _status_text(result: dict[str, Any]) -> str:
@@ -160,10 +175,11 @@ def _status_text(result: dict[str, Any]) -> str:
 
 
 def _run() -> None:
-    from coordinator.cli import authority, enrolment, learning, models, rounds
+    from coordinator.cli import admins, authority, enrolment, keys, learning, models, records, releases, rounds
 
-    for group in (*enrolment.GROUPS, *authority.GROUPS, *models.GROUPS, *learning.GROUPS, *rounds.GROUPS):
-        cli.add_command(group)
+    for module in (enrolment, admins, authority, keys, models, learning, rounds, releases, records):
+        for group in module.GROUPS:
+            cli.add_command(group)
     try:
         cli(standalone_mode=False)
     except click.ClickException as error:

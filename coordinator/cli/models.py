@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from coordinator import audit
-from coordinator.cli.command import coordinator, details, json_option, table
-from nightshift.host.clock import now_unix_s
+from coordinator.cli.api import admin_api, pages
+from coordinator.cli.command import data_directory, details, json_option, table, target
 from nightshift.host.console import emit, note
 
 if TYPE_CHECKING:
@@ -21,7 +23,7 @@ def model() -> None:
     """Model packages that tasks build on."""
 
 
-@model.command("add")
+@model.command("add", epilog="Example: coordinator model add stories260K-f32.gguf --alias stories260K")
 @click.argument("source", metavar="PATH|HUB NAME")
 @click.option(
     "--quantisation",
@@ -53,10 +55,12 @@ def add_model(
     """Add a package's folder, or make a package of a GGUF file, a Hugging Face folder or a hub's model.
 
     A HUB NAME is organisation/name, with :FILE or :Q4_0 behind it to choose a file and @REVISION to choose a commit.
+    The package is made on this machine; with --credentials its files are then sent to the coordinator.
     """
-    from coordinator.admin.records import model_record
-    from coordinator.models import catalogue
+    from coordinator.admin import learning_verbs as verbs
+    from coordinator.admin.messages import to_record
     from coordinator.models.publishing import publish
+    from nightshift.admin.v1 import admin_pb2 as pb
     from nightshift.host.progress import bar
     from nightshift.packages.hub import parse_reference
     from nightshift.packages.importing import Wishes
@@ -68,16 +72,18 @@ def add_model(
     path = Path(source)
     reference = None if path.exists() else parse_reference(source)
     wishes = Wishes(quantisation, licence=licence, openness=openness)
-    with coordinator(context) as deployment:
+    with admin_api(context) as api, _workspace(context) as workspace:
         with bar("fetching the model", enabled=not as_json) as progress:
             manifest = publish(
-                deployment, path if reference is None else reference, wishes, say=note, progress=progress
+                path if reference is None else reference,
+                wishes,
+                workspace=workspace,
+                store=api.store_package,
+                say=note,
+                progress=progress,
             )
-        name = alias or _plain_name(path, reference)
-        with deployment.database.transaction() as session:
-            row = catalogue.add_model(session, manifest, name, now_unix_s())
-            audit.record(session, "model add", row.package_id.hex(), alias=row.alias)
-            result = model_record(row)
+        request = pb.AddModelRequest(manifest=manifest, alias=alias or _plain_name(path, reference))
+        result = to_record(api.call(verbs.add_model, request).model)
     emit(result, as_json=as_json, text=f"model {result['alias']}: package {result['package_id']}")
 
 
@@ -86,11 +92,11 @@ def add_model(
 @click.pass_context
 def list_models(context: click.Context, as_json: bool) -> None:
     """Show all models."""
-    from coordinator.admin.records import model_record
-    from coordinator.models import catalogue
+    from coordinator.admin import learning_verbs as verbs
+    from nightshift.admin.v1 import admin_pb2 as pb
 
-    with coordinator(context) as deployment, deployment.database.reading() as session:
-        rows = [model_record(row) for row in catalogue.list_models(session)]
+    with admin_api(context) as api:
+        rows = pages(api, verbs.list_models, pb.ListModelsRequest(), "models")
     shown = [{**row, "package_id": row["package_id"][:16]} for row in rows]
     columns = ("alias", "package_id", "family", "quantisation", "uses", "licence", "size_bytes")
     emit(
@@ -106,12 +112,23 @@ def list_models(context: click.Context, as_json: bool) -> None:
 @click.pass_context
 def show_model(context: click.Context, name: str, as_json: bool) -> None:
     """Show one model, named by alias or package id."""
-    from coordinator.admin.records import model_record
-    from coordinator.models import catalogue
+    from coordinator.admin import learning_verbs as verbs
+    from coordinator.admin.messages import to_record
+    from nightshift.admin.v1 import admin_pb2 as pb
 
-    with coordinator(context) as deployment, deployment.database.reading() as session:
-        result = model_record(catalogue.find_model(session, name))
+    with admin_api(context) as api:
+        result = to_record(api.call(verbs.get_model, pb.GetModelRequest(name=name)).model)
     emit(result, as_json=as_json, text=details(result))
+
+
+@contextmanager
+def _workspace(context: click.Context) -> Iterator[Path]:
+    """Where a package is made: beside the objects that it becomes, or in a temporary directory."""
+    if target(context).credentials is None:
+        yield data_directory(context)
+        return
+    with tempfile.TemporaryDirectory(prefix="nightshift-") as directory:
+        yield Path(directory)
 
 
 def _plain_name(path: Path, reference: HubReference | None) -> str:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from coordinator.cli.command import details, table
+from nightshift.host.console import printable
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 _COHORT_COLUMNS = ("cohort", "cohort_id", "state", "contributions", "n_min", "answers", "threshold", "uploads_until")
 
@@ -39,6 +43,29 @@ def progress_text(record: dict[str, Any]) -> str:
         for cohort in record["cohorts"]
     )
     return f"round {record['round']} of {record['task']} is {record['state']}; {cohorts}"
+
+
+def round_table(record: dict[str, Any]) -> Table:
+    """A round as a table that can be redrawn, for whoever watches it on a terminal."""
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = Table(title=f"round {record['round']} of {record['task']} is {record['state']}", title_justify="left")
+    for heading in ("cohort", "state", "contributions", "answers", "uploads until", "answers until"):
+        shown.add_column(heading)
+    for cohort in record["cohorts"]:
+        cells = (
+            f"{cohort['cohort']}  {cohort['cohort_id'][:8]}",
+            cohort["state"],
+            f"{cohort['contributions']} ({cohort['n_min']} to {cohort['n_max']})",
+            f"{cohort['answers']} of {cohort['threshold']}",
+            cohort["uploads_until"],
+            cohort["answers_until"],
+        )
+        shown.add_row(*(Text(cell) for cell in cells))
+        if cohort["reason"]:
+            shown.add_row("", Text(printable(cohort["reason"])))
+    return shown
 
 
 def _cohorts_text(record: dict[str, Any]) -> str:

@@ -28,15 +28,38 @@ def store_package(objects: Objects, directory: Path) -> bytes:
         UsageError: the folder is no package, or its manifest is larger than allowed.
         HashMismatchError: a file is not what the manifest says.
     """
-    path = directory / "manifest.json"
-    if not path.is_file() or path.stat().st_size > MANIFEST_BYTES_MAX:
-        raise UsageError(f"{directory} is not a model package: it has no manifest.json of a fitting size")
-    data = path.read_bytes()
-    manifest = Manifest.from_bytes(data)
-    for file in manifest.files:
+    data = read_manifest(directory)
+    for file in Manifest.from_bytes(data).files:
         artefacts.put_file(objects, directory / file.name, bytes.fromhex(file.sha256))
     artefacts.put_bytes(objects, data)
     return data
+
+
+def read_manifest(directory: Path) -> bytes:
+    """The manifest of a package's folder, as it is.
+
+    Raises:
+        UsageError: the folder is no package, or its manifest is larger than allowed.
+    """
+    path = directory / "manifest.json"
+    if not path.is_file() or path.stat().st_size > MANIFEST_BYTES_MAX:
+        raise UsageError(f"{directory} is not a model package: it has no manifest.json of a fitting size")
+    return path.read_bytes()
+
+
+def require_stored(objects: Objects, manifest_bytes: bytes) -> None:
+    """Check that every file of a package is here, with its size; their hashes were checked when they came.
+
+    Raises:
+        NotFoundError: one is not.
+        MalformedError: the manifest is none.
+    """
+    manifest = Manifest.from_bytes(manifest_bytes)
+    for file in manifest.files:
+        key = artefacts.artefact_key(bytes.fromhex(file.sha256))
+        # The last byte, and none behind it.
+        if len(objects.get_range(key, max(0, file.size_bytes - 1), 2)) != min(1, file.size_bytes):
+            raise NotFoundError(f"{file.name} is stored with another size than the manifest states; send it again")
 
 
 def add_model(session: Session, manifest_bytes: bytes, alias: str, now_unix_s: int) -> Model:

@@ -1,13 +1,14 @@
-"""From what an operator names to a stored package: a package, a GGUF file, a Hugging Face folder, a hub name."""
+"""From what an operator names to a package: a package itself, a GGUF file, a Hugging Face folder, a hub name.
+
+The package is made where the operator is, which may be another machine than the coordinator's.
+"""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from coordinator.models.catalogue import store_package
 from nightshift.host.files import require_free_space
 from nightshift.packages.hub import HubReference
 from nightshift.packages.hub_import import import_from_hub
@@ -16,24 +17,23 @@ from nightshift.packages.importing import Say, Wishes, import_path, room_needed
 from nightshift.packages.package import MANIFEST_NAME, ModelPackage
 from nightshift.protocol.errors import UsageError
 
-if TYPE_CHECKING:
-    from coordinator.deployment import Deployment
-
 
 def publish(
-    deployment: Deployment,
     source: Path | HubReference,
     wishes: Wishes,
     *,
+    workspace: Path,
+    store: Callable[[Path], bytes],
     say: Say,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> bytes:
-    """Make a package, if it is not one already, and store its manifest and files as objects.
+    """Make a package, if it is not one already, and store it.
 
     Args:
-        deployment: where to.
         source: a path, or a model hub's name.
         wishes: how the package should be made.
+        workspace: directory for what is made on the way, and for what a hub gave.
+        store: takes the package's folder and returns its manifest.
         say: told in a few words what is being done.
         progress: told how far a download is.
 
@@ -46,29 +46,28 @@ def publish(
         NotFoundError, OverloadedError, UnreachableError: the hub does not give it; says what to do.
         ResourceError: not enough disk.
     """
-    directory = deployment.home.directory
     if isinstance(source, Path):
         if not source.exists():
             raise UsageError(f"{source} does not exist, and is no name of a model hub (organisation/name)")
         if (source / MANIFEST_NAME).is_file():
-            return store_package(deployment.objects, source)
-    with tempfile.TemporaryDirectory(dir=directory, prefix="package-") as folder:
+            return store(source)
+    with tempfile.TemporaryDirectory(dir=workspace, prefix="package-") as folder:
         package = Path(folder) / "package"
         if isinstance(source, Path):
-            require_free_space(directory, room_needed(_size_bytes(source)))
+            require_free_space(workspace, room_needed(_size_bytes(source)))
             _make(source, package, wishes, say=say)
         else:
             import_from_hub(
                 source,
-                directory / "hub",
+                workspace / "hub",
                 package,
                 wishes,
                 say=say,
                 progress=progress,
-                require_room=lambda size_bytes: require_free_space(directory, size_bytes),
+                require_room=lambda size_bytes: require_free_space(workspace, size_bytes),
                 make=_make,
             )
-        return store_package(deployment.objects, package)
+        return store(package)
 
 
 def _make(source: Path, destination: Path, wishes: Wishes, *, say: Say) -> ModelPackage:

@@ -84,7 +84,8 @@ class Coordinator:
         """Make keys, certificates and an empty database."""
         coordinator = cls(directory, dict(environment or {}), ports=(free_port(), free_port()))
         port, join_port = coordinator.ports
-        coordinator.command("init", "--address", "127.0.0.1", "--port", str(port), "--join-port", str(join_port))
+        ports = ("--port", str(port), "--join-port", str(join_port), "--admin-port", str(free_port()))
+        coordinator.command("init", "--address", "127.0.0.1", *ports)
         return coordinator
 
     def command(self, *arguments: str, expect: int = 0, environment: Mapping[str, str] | None = None) -> Finished:

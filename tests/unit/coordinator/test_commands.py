@@ -71,7 +71,8 @@ def test_init_writes_once_and_refuses_to_overwrite(run: Run, tmp_path: Path) -> 
     assert again.code == USAGE
     assert "already holds a coordinator" in again.err
     assert (data / "keys" / "root.key").read_bytes() == key
-    assert audited(Home(data)) == ["init"]
+    assert audited(Home(data)) == ["init", "admin issue"]
+    assert (data / "admin.toml").stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ HOSTILE = 'kitchen" event=forged\nevent=forged\x1b[31m\u202e'
 
 @pytest.mark.parametrize("as_json", [False, True])
 def test_text_from_outside_forges_no_line(capsys: pytest.CaptureFixture[str], as_json: bool) -> None:
-    diagnostics.configure(as_json=as_json)
+    diagnostics.configure(log_format="json" if as_json else "text")
     diagnostics.log.info("device enrolled", name=HOSTILE)
     written = capsys.readouterr().err
     assert written.endswith("\n")
