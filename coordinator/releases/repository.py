@@ -151,6 +151,11 @@ def current_root(session: Session) -> bytes:
     return _newest_row(session, Role.ROOT).document
 
 
+def newest_versions(session: Session) -> list[ReleaseMetadataRow]:
+    """The newest metadata of every role, for people."""
+    return [_newest_row(session, role) for role in Role]
+
+
 def current_keys(session: Session) -> KeySet:
     """The keys that count now."""
     return key_set(latest(session, Role.ROOT, Root), latest(session, Role.TARGETS, Targets))
