@@ -16,6 +16,7 @@ from nightshift.host.tls import prepare_grpc
 if TYPE_CHECKING:
     import grpc
 
+    from edge_client.traffic_meter import Meter
     from nightshift.v1 import device_pb2_grpc, join_pb2_grpc
 
 CALL_DEADLINE_S = 30.0
@@ -30,19 +31,28 @@ class Connection:
     Attributes:
         address: host:port, for messages and the ledger.
         stub: the calls of the device service.
+        meter: counts bytes against the owner's nightly limit; None counts nothing.
     """
 
-    def __init__(self, address: str, stub: device_pb2_grpc.DeviceServiceStub) -> None:
+    def __init__(self, address: str, stub: device_pb2_grpc.DeviceServiceStub, meter: Meter | None = None) -> None:
         self.address = address
         self.stub = stub
+        self._meter = meter
 
     def call(self, method: Callable[[], Reply]) -> Reply:
         """Run one call; what gRPC raises comes back as an error of this project.
 
         Raises:
             NightshiftError: what the coordinator said, or why it could not be reached.
+            DeclinedError: the night's limit of bytes is reached.
         """
-        return _mapped(method, self.address)
+        if self._meter is None:
+            return _mapped(method, self.address)
+        self._meter.check()
+        try:
+            return _mapped(method, self.address)
+        finally:
+            self._meter.settle()
 
     def stream(self, method: Callable[[], Iterator[Reply]]) -> Iterator[Reply]:
         """Iterate over a streamed reply, with errors mapped as in `call`."""
@@ -50,11 +60,15 @@ class Connection:
         try:
             while True:
                 try:
-                    reply = self.call(lambda: next(replies))
+                    reply = _mapped(lambda: next(replies), self.address)
                 except StopIteration:
                     return
+                if self._meter is not None:
+                    self._meter.check()
                 yield reply
         finally:
+            if self._meter is not None:
+                self._meter.settle()
             # Left early: tell the server to stop sending.
             cancel = getattr(replies, "cancel", None)
             if cancel is not None:
@@ -73,8 +87,10 @@ def _mapped(method: Callable[[], Reply], address: str) -> Reply:
 
 
 @contextmanager
-def connect(identity: Identity, membership: Membership) -> Iterator[Connection]:
+def connect(identity: Identity, membership: Membership, meter: Meter | None = None) -> Iterator[Connection]:
     """Open the channel to the coordinator, with this device's certificate.
+
+    An HTTP proxy on the way is gRPC's own affair: it reads https_proxy, http_proxy and no_proxy (docs/client.md).
 
     Raises:
         NightshiftError: from the calls, not from here: gRPC connects on first use.
@@ -91,8 +107,13 @@ def connect(identity: Identity, membership: Membership) -> Iterator[Connection]:
         certificate_chain=load_chain(membership.certificate).pem,
     )
     with _channel(membership.device_address, credentials) as channel:
-        stub = DeviceServiceStub(channel)  # type: ignore[no-untyped-call]  # generated code
-        yield Connection(membership.device_address, stub)
+        if meter is None:
+            stub = DeviceServiceStub(channel)  # type: ignore[no-untyped-call]  # generated code
+        else:
+            from edge_client.traffic_meter import MeteredChannel
+
+            stub = DeviceServiceStub(MeteredChannel(channel, meter))  # type: ignore[no-untyped-call]  # generated code
+        yield Connection(membership.device_address, stub, meter)
 
 
 @contextmanager

@@ -8,11 +8,12 @@ that this step returns.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edge_client import __version__, ledger
-from edge_client.agent import nonces, prekeys
+from edge_client.agent import nonces, pace, prekeys
 from edge_client.agent.moving import follow
 from edge_client.agent.session import Session
 from edge_client.agent.voids import note_voids
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 PROTOCOL_VERSION_MIN = 1
 PROTOCOL_VERSION_MAX = 1
 MOST_DUTIES = 64
-LONGEST_PAUSE_S = 7 * 24 * 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,16 +76,20 @@ def check_in(session: Session, *, no_plan: bool = False) -> CheckedIn:
     return checked
 
 
-def peek(session: Session) -> CheckedIn:
-    """Check in without offering anything, for a dry run.
+def peek(session: Session, *, without: Sequence[str] = ()) -> CheckedIn:
+    """Check in without offering anything, for a dry run or for another plan than the one before.
+
+    Args:
+        session: of this pass.
+        without: tasks whose plans have been judged and declined.
 
     Raises:
         NightshiftError: as `check_in`.
     """
-    return _exchange(session, [], no_plan=False)
+    return _exchange(session, [], no_plan=False, without=without)
 
 
-def _exchange(session: Session, keys: list[StoredPrekey], *, no_plan: bool) -> CheckedIn:
+def _exchange(session: Session, keys: list[StoredPrekey], *, no_plan: bool, without: Sequence[str] = ()) -> CheckedIn:
     from nightshift.v1 import device_pb2, plan_pb2
 
     request = device_pb2.CheckInRequest(
@@ -96,8 +100,10 @@ def _exchange(session: Session, keys: list[StoredPrekey], *, no_plan: bool) -> C
         prekeys=[plan_pb2.Prekey.FromString(key.message) for key in keys],
         epoch=session.store.database.epoch,
         no_plan=no_plan,
+        without_tasks=without,
         last_nonce=nonces.presented(session.store.database),
         next_nonce=nonces.proposed(session.store.database),
+        rank_limit=session.configuration.training.rank,
     )
     failpoint("device.check-in.prepared")
     response = _send(session, request, len(keys))
@@ -112,7 +118,7 @@ def _exchange(session: Session, keys: list[StoredPrekey], *, no_plan: bool) -> C
     session.store.prekeys.mark_published(keys)
     revoked = _revoked(session, response.revocation)
     note_voids(session, response, view)
-    _note_pace(session, response.next_check_in)
+    pace.note_answer(session.store.database, session.now_unix_s, response.next_check_in, draw=pace.draw())
     if response.HasField("addresses"):
         follow(session, response.addresses)
     duties = len(response.duties) + len(response.erasures)
@@ -173,8 +179,3 @@ def _require_growth(earlier: bytes | None, revoked: frozenset[DeviceId], *, unch
             f"the list of revoked devices has {len(revoked)} entries and contradicts the {len(before)} seen before; "
             "a revocation is for good"
         )
-
-
-def _note_pace(session: Session, message: device_pb2.NextCheckIn) -> None:
-    pause_s = min(message.not_before_s, LONGEST_PAUSE_S)
-    session.store.database.put(next_check_in=session.now_unix_s + pause_s)

@@ -48,6 +48,7 @@ from nightshift.protocol.errors import (
 
 if TYPE_CHECKING:
     from edge_client.agent.check_in import CheckedIn
+    from edge_client.agent.examination import Assignment
     from edge_client.agent.updates import TrustedTargets
     from edge_client.identity import Membership
     from edge_client.store.contributions import StoredContribution
@@ -298,13 +299,17 @@ class _Pass:
 
     def _adopt(self, checked: CheckedIn, verified: Mapping[bytes, VerifiedRelease]) -> None:
         from edge_client.agent.releases import newest_by_task
-        from edge_client.agent.updates import refresh
+        from edge_client.agent.updates import refresh, settle
 
+        problems = len(self._report.problems)
         targets = self._attempt(partial(refresh, self._session, checked.response))
         if targets is None:
             return
         for release in newest_by_task(self._session, verified):
             self._attempt(partial(self._adopt_one, targets, release.document.task, verified))
+        # Cut off before this, or failed, the next pass looks at the same metadata again.
+        if len(self._report.problems) == problems and not self._dry_run:
+            self._attempt(partial(settle, self._session, targets, verified))
 
     def _adopt_one(self, targets: TrustedTargets, task: str, verified: Mapping[bytes, VerifiedRelease]) -> None:
         from edge_client.agent.releases import adopt, check_order, file_is_missing, obtain_adapter
@@ -326,11 +331,30 @@ class _Pass:
         adopt(self._session, release)
         self._report.adopted.append(name)
 
+    def _assignment(self, checked: CheckedIn, releases: Mapping[bytes, VerifiedRelease]) -> Assignment | None:
+        """The first plan, in the coordinator's order of tasks, that may be carried out; None if there is nothing to do.
+
+        Where the last one is declined as well, that is the pass's problem; the others are notes.
+        """
+        from edge_client.agent.examination import examine
+        from edge_client.agent.next_task import next_offer, offered_task
+
+        declined: list[str] = []
+        while True:
+            try:
+                return examine(self._session, checked, releases)
+            except DeclinedError as error:
+                declined.append(offered_task(checked))
+                following = next_offer(self._session, checked, declined)
+                if following is None:
+                    raise
+                self._session.notes.append(str(error))
+            checked, releases = following, self._verify_releases(following)
+
     def _contribute(self, checked: CheckedIn, releases: Mapping[bytes, VerifiedRelease]) -> None:
         from edge_client.agent import contribution
-        from edge_client.agent.examination import examine
 
-        assignment = examine(self._session, checked, releases)
+        assignment = self._assignment(checked, releases)
         if assignment is None:
             return
         document = assignment.plan.document

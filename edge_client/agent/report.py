@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from edge_client.conditions.reading import Reading, Verdict
 from nightshift.protocol.errors import ExitCode, NightshiftError
 
 SEVERITY = (
@@ -44,6 +45,8 @@ class PassReport:
         notes: beside the outcome.
         problems: what failed.
         next_check_in: RFC 3339; before it nothing new is expected.
+        conditions: as they were read; empty with `--now`, but for the clock.
+        waiting_until: RFC 3339; the timer's pass did not connect, because nothing is expected before.
     """
 
     sent: list[str] = field(default_factory=list)
@@ -55,6 +58,8 @@ class PassReport:
     notes: list[str] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     next_check_in: str | None = None
+    conditions: list[Reading] = field(default_factory=list)
+    waiting_until: str | None = None
 
     def add_problem(self, error: NightshiftError) -> None:
         """A step failed."""
@@ -82,8 +87,24 @@ class PassReport:
     def summary(self) -> str:
         """One line for people."""
         failed = [f"failed: {problem.message}" for problem in self.problems]
-        return "; ".join([*self.achieved, *failed]) or "nothing was due"
+        return "; ".join([*self.achieved, *failed]) or self.nothing
+
+    @property
+    def nothing(self) -> str:
+        """Why nothing was done, where nothing went wrong."""
+        return "nothing was due" if self.waiting_until is None else f"nothing is due before {self.waiting_until}"
+
+    @property
+    def unknown(self) -> list[str]:
+        """The conditions whose sensors said nothing."""
+        return [f"{r.name}: unknown ({r.source})" for r in self.conditions if r.verdict is Verdict.UNKNOWN]
 
     def to_json(self) -> dict[str, Any]:
         """For programs."""
-        return {**asdict(self), "exit_code": int(self.exit_code), "summary": self.summary}
+        conditions = [reading.to_json() for reading in self.conditions]
+        return {
+            **asdict(self),
+            "conditions": conditions,
+            "exit_code": int(self.exit_code),
+            "summary": self.summary,
+        }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,7 @@ from edge_client.identity import Identity, Membership
 from edge_client.store import Store
 from edge_client.store.records import SecurityEvent
 from nightshift.host.clock import now_unix_s
-from nightshift.protocol.errors import ExitCode, LogInconsistentError, NightshiftError
+from nightshift.protocol.errors import ExitCode, LogInconsistentError, NightshiftError, WrongServerError
 
 if TYPE_CHECKING:
     from edge_client.model_packages import PackageCache
@@ -36,6 +36,7 @@ class Session:
         store: the device's memory.
         connection: to the coordinator.
         notes: what a person may want to know beside the outcome; filled by the steps.
+        should_stop: asked all the time while training runs; a reason ends it at a checkpoint.
     """
 
     home: Home
@@ -45,6 +46,7 @@ class Session:
     store: Store
     connection: Connection
     notes: list[str] = field(default_factory=list)
+    should_stop: Callable[[], str | None] = lambda: None
 
     @cached_property
     def trust(self) -> Trust:
@@ -90,8 +92,8 @@ class Session:
         return view
 
     def report(self, error: NightshiftError) -> None:
-        """Keep evidence of what the coordinator may not do."""
-        if error.exit_code is ExitCode.VERIFICATION_FAILED:
+        """Keep evidence of what the coordinator may not do; a stranger in its place is not evidence against it."""
+        if error.exit_code is ExitCode.VERIFICATION_FAILED and not isinstance(error, WrongServerError):
             self.store.records.add_security_event(SecurityEvent(self.now_unix_s, error.reason, str(error)))
 
 

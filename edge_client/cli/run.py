@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 
 from edge_client.cli.options import Call, device_command
 
 
 @click.command(epilog="Example: edge-client run --now --json", short_help="One nightly pass; what the timer calls.")
-@click.option("--now", is_flag=True, help="Do not wait for mains power, an idle machine and the like.")
-@click.option("--dry-run", is_flag=True, help="Ask what would be done, and do none of it.")
+@click.option("--now", is_flag=True, help="Do not wait for mains power, an idle machine, the agreed time and the like.")
+@click.option("--dry-run", is_flag=True, help="Say why it would run or not, and what it would do; do none of it.")
 @device_command
 def run(call: Call, *, now: bool, dry_run: bool) -> int:
     """Run one pass: send what was left over, serve on committees, adopt releases, train and contribute.
@@ -24,10 +26,13 @@ def run(call: Call, *, now: bool, dry_run: bool) -> int:
 
     with watching(enabled=not call.as_json) as watcher:
         report = run_pass(call.home, call.configuration(), now=now, dry_run=dry_run, watcher=watcher)
-    for line in report.notes:
+    # The journal hears of sensors that say nothing from `status`, not once an hour.
+    unknown = [] if dry_run or "JOURNAL_STREAM" in os.environ else report.unknown
+    for line in [*unknown, *report.notes]:
         note(f"note: {line}")
     for problem in report.problems:
         note(f"error: {problem.message}")
-    text = "\n".join(report.achieved) or ("nothing was done" if report.problems else "nothing was due")
-    call.emit(report.to_json(), text)
+    lines = [str(reading) for reading in report.conditions] if dry_run else []
+    done = report.achieved or ["nothing was done" if report.problems else report.nothing]
+    call.emit(report.to_json(), "\n".join(lines + done))
     return int(report.exit_code)

@@ -9,7 +9,6 @@ import click
 from edge_client.cli.options import Call, device_command
 
 if TYPE_CHECKING:
-    from edge_client.conditions import Reading
     from edge_client.store import Store
     from edge_client.store.contributions import StoredContribution
 
@@ -21,9 +20,8 @@ MOST_VOIDS = 5
 @device_command
 def status(call: Call) -> None:
     """Say how the device is; the first line is the answer, the rest are the reasons."""
+    from edge_client.agent.eligibility import checklist
     from edge_client.conditions import Verdict
-    from edge_client.conditions.sensors import conditions
-    from edge_client.configuration import cache_directory
     from edge_client.identity import load_identity, load_membership
     from edge_client.ledger import readable_time
     from edge_client.store import open_store
@@ -36,11 +34,10 @@ def status(call: Call) -> None:
         health = "not joined; ask an operator for a token and run: edge-client join TOKEN"
         call.emit({"health": health, "joined": False}, health)
         return
-    cache = cache_directory(call.home, configuration.cache)
-    found = conditions(configuration.conditions, cache, joined_unix_s=membership.joined_unix_s)
-    readings = [condition.read() for condition in found]
     with open_store(call.home) as store:
+        conditions = checklist(call.home, configuration, membership, store).before_a_pass()
         facts = _facts(store)
+    readings = [condition.read() for condition in conditions]
     blocking = [reading.reason for reading in readings if reading.verdict is Verdict.NO]
     health = _health(facts, blocking)
     value = {
@@ -52,7 +49,7 @@ def status(call: Call) -> None:
         "joined_at": readable_time(membership.joined_unix_s),
         "certificate_expires": readable_time(read_device_certificate(membership.certificate).not_after_unix_s),
         "would_run_now": not blocking,
-        "conditions": [_reading(reading) for reading in readings],
+        "conditions": [reading.to_json() for reading in readings],
         **facts,
     }
     lines = [
@@ -60,7 +57,7 @@ def status(call: Call) -> None:
         f"device {readable_id(identity.device_id)}",
         f"coordinator {membership.device_address}",
         f"certificate until {value['certificate_expires']}, renewed by itself",
-        *(f"{r.name}: {r.value} ({r.verdict.value}, {r.source})" for r in readings),
+        *(str(reading) for reading in readings),
         f"last pass: {facts['last_pass'] or 'none'}",
         f"adapters in use: {', '.join(facts['adapters_in_use']) or 'none'}",
         f"contributions: {facts['contributions']}, answers as committee member: {facts['answers']}",
@@ -129,13 +126,3 @@ def _health(facts: dict[str, Any], blocking: list[str]) -> str:
     if blocking:
         return f"healthy; would not run now: {'; '.join(blocking)}"
     return "healthy; would run now"
-
-
-def _reading(reading: Reading) -> dict[str, str]:
-    return {
-        "name": reading.name,
-        "value": reading.value,
-        "source": reading.source,
-        "verdict": reading.verdict.value,
-        "reason": reading.reason,
-    }

@@ -1,4 +1,8 @@
-"""When a pass may run on its own: readings with value, source and "unknown"."""
+"""When a pass may run on its own: readings with value, source and "unknown".
+
+`checklist` says which conditions are asked when, the other modules read one
+kind of sensor each, and `watch` reads on while training runs.
+"""
 
 from __future__ import annotations
 
@@ -10,23 +14,19 @@ from nightshift.protocol.errors import DeclinedError
 __all__ = ["Condition", "Reading", "Verdict", "require"]
 
 
-def require(conditions: Iterable[Condition]) -> list[Reading]:
-    """Read every condition.
+def require(readings: Iterable[Reading], *, advice: str) -> None:
+    """Go on only where no condition says no; those that are unknown do not block.
 
-    Returns:
-        The readings; those that are unknown do not block.
+    Args:
+        readings: of all conditions.
+        advice: what the owner can do beside changing what is said no to.
 
     Raises:
         DeclinedError: names each condition that says no, its value and its sensor.
     """
-    readings = [condition.read() for condition in conditions]
     blocking = [reading for reading in readings if reading.verdict is Verdict.NO]
     if blocking:
-        raise DeclinedError(
-            "not now: "
-            + "; ".join(
-                f"{reading.reason} [{reading.name} = {reading.value}, {reading.source}]" for reading in blocking
-            )
-            + ". `edge-client run --now` skips these conditions"
+        said = "; ".join(
+            f"{reading.reason} [{reading.name} = {reading.value}, {reading.source}]" for reading in blocking
         )
-    return readings
+        raise DeclinedError(f"not now: {said}" + (f". {advice}" if advice else ""))

@@ -36,6 +36,29 @@ class Reading:
     verdict: Verdict
     reason: str = ""
 
+    def to_json(self) -> dict[str, str]:
+        """For programs."""
+        return {
+            "name": self.name,
+            "value": self.value,
+            "source": self.source,
+            "verdict": self.verdict.value,
+            "reason": self.reason,
+        }
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.value} ({self.verdict.value}, {self.source})"
+
+    @classmethod
+    def judged(cls, name: str, value: str, source: str, *, reason: str) -> Reading:
+        """A sensor that spoke: no, for this reason; yes if there is none."""
+        return cls(name, value, source, Verdict.NO if reason else Verdict.OK, reason)
+
+    @classmethod
+    def unknown(cls, name: str, source: str, *, value: str = "unknown") -> Reading:
+        """A sensor that is absent, or says nothing of use; `source` says where it was looked for."""
+        return cls(name, value, source, Verdict.UNKNOWN)
+
 
 class Condition(Protocol):
     """Something that must be so before a pass runs on its own."""

@@ -157,6 +157,8 @@ def configuration_layer(settings: DeviceSettings, model: type[BaseModel]) -> dic
         }
     if thermal.pause_above_celsius is not None:
         advice["conditions.maximum_temperature_celsius"] = thermal.pause_above_celsius
+    if thermal.resume_below_celsius is not None:
+        advice["conditions.begin_below_celsius"] = thermal.resume_below_celsius
     return {key: value for key, value in advice.items() if _has_key(model, key)}
 
 

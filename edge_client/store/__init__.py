@@ -13,6 +13,7 @@ from edge_client.store.contributions import Contributions
 from edge_client.store.database import Database
 from edge_client.store.prekeys import Prekeys
 from edge_client.store.records import Records
+from edge_client.store.traffic import Traffic
 from nightshift.host.clock import now_unix_s
 
 __all__ = ["Store", "open_store"]
@@ -28,6 +29,7 @@ class Store:
     contributions: Contributions
     adapters: Adapters
     records: Records
+    traffic: Traffic
 
 
 @contextmanager
@@ -48,6 +50,7 @@ def open_store(home: Home) -> Iterator[Store]:
             contributions=Contributions(database),
             adapters=Adapters(database),
             records=Records(database),
+            traffic=Traffic(database),
         )
     finally:
         database.close()

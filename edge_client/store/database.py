@@ -5,6 +5,9 @@ syncs the directory after the rollback journal is gone), because the protocol's
 promises rest on "persist, then send". Deleted content is overwritten
 (`secure_delete`), because prekeys are erased here.
 
+The schema has versions: `schema.sql` is the first, `migrations/NNNN-what.sql` lead from
+one to the next. A new file takes the same way as an old one, so there is one schema, not two.
+
 A file that SQLite calls malformed is renamed to `*.corrupt-TIME` and a new one
 begins, in a new epoch. What the lost one knew cannot be known again, so the new
 store notes when it was lost: this device then contributes to no parent that was
@@ -18,13 +21,12 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from importlib import resources
 from pathlib import Path
 
+from edge_client.store.migrations import SCHEMA_VERSION, migrate, version_of
 from nightshift.host.files import sync_directory
 from nightshift.protocol.errors import IncompatibleError, NightshiftError, ResourceError
 
-SCHEMA_VERSION = 1
 BUSY_TIMEOUT_S = 10.0
 _MALFORMED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _NO_ROOM = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
@@ -163,7 +165,7 @@ def _connect_checked(path: Path) -> sqlite3.Connection:
     connection = _connect(path)
     try:
         (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        version = version_of(connection)
         if verdict != "ok" or version == 0:
             error = sqlite3.DatabaseError(f"quick_check says: {verdict}, version {version}")
             error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
@@ -173,6 +175,7 @@ def _connect_checked(path: Path) -> sqlite3.Connection:
                 f"{path} was written by a newer edge-client (schema {version}, this one reads {SCHEMA_VERSION}); "
                 "upgrade edge-client"
             )
+        migrate(connection)
     except BaseException:
         connection.close()
         raise
@@ -186,10 +189,9 @@ def _create(path: Path, now_unix_s: int, *, lost_at: int | None) -> sqlite3.Conn
         leftover.unlink(missing_ok=True)
     connection = _connect(fresh)
     try:
-        connection.executescript(resources.files(__package__).joinpath("schema.sql").read_text("utf-8"))
+        migrate(connection)
         values = {"epoch": now_unix_s, **({} if lost_at is None else {"lost_at": lost_at})}
         connection.executemany("INSERT INTO meta (name, value) VALUES (?, ?)", values.items())
-        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     finally:
         connection.close()
     os.replace(fresh, path)

@@ -9,6 +9,7 @@ inside: a stack trace is for the log, not for the other side.
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Iterator
 from functools import wraps
 from typing import Any, NoReturn, TypeVar, cast
@@ -21,13 +22,14 @@ from grpc_status import rpc_status
 
 from nightshift.host.console import printable
 from nightshift.protocol.errors import (
+    DeclinedError,
     MalformedError,
     NightshiftError,
     OverloadedError,
     RequestError,
     RevokedError,
     UnreachableError,
-    VerificationError,
+    WrongServerError,
     by_reason,
 )
 
@@ -37,6 +39,7 @@ MAX_JOIN_MESSAGE_BYTES = 16 * 1024
 ERROR_DOMAIN = "nightshift"
 DEFAULT_DEADLINE_S = 30.0
 RETRY_AFTER_S = 60
+MAX_RETRY_AFTER_S = 24 * 3600
 # A message travels twice in the trailers, once percent-encoded; gRPC drops trailers past 8 KiB.
 MAX_TEXT_BYTES = 1024
 
@@ -167,11 +170,23 @@ def _said_by_coordinator(call: grpc.Call) -> NightshiftError | None:
             if detail.Is(info.DESCRIPTOR) and detail.Unpack(info) and info.domain == ERROR_DOMAIN:
                 kind = by_reason().get(info.reason)
                 if kind is not None:
-                    return _plain(kind)(printable(status.message)[:MAX_TEXT_BYTES])
+                    said = _plain(kind)(printable(status.message)[:MAX_TEXT_BYTES])
+                    if isinstance(said, OverloadedError):
+                        said.retry_after_s = _retry_after_s(status) or said.retry_after_s
+                    return said
     except (ValueError, DecodeError):
         # Status details that are garbage, or contradict the status itself, say nothing.
         return None
     return None
+
+
+def _retry_after_s(status: status_pb2.Status) -> int:
+    """The delay of the status's RetryInfo, whole seconds; 0 where it names none that makes sense."""
+    for detail in status.details:
+        info = error_details_pb2.RetryInfo()
+        if detail.Is(info.DESCRIPTOR) and detail.Unpack(info):
+            return min(max(0, int(info.retry_delay.seconds)), MAX_RETRY_AFTER_S)
+    return 0
 
 
 def _plain(kind: type[NightshiftError]) -> type[NightshiftError]:
@@ -180,10 +195,32 @@ def _plain(kind: type[NightshiftError]) -> type[NightshiftError]:
 
 
 def _unavailable(text: str, address: str) -> NightshiftError:
+    """What TCP, TLS and a proxy on the way say when no call could be made."""
     lowered = text.lower()
+    if "certificate has expired" in lowered or "certificate is not yet valid" in lowered:
+        return DeclinedError(
+            f"not now: the certificate of the server at {address} is not valid at the time that this device's clock "
+            "shows; set the clock, or wait until it is in step (if the clock is right, tell the operator)"
+        )
     if "certificate_verify_failed" in lowered or "hostname verification" in lowered or "peer name" in lowered:
-        return VerificationError(
+        return WrongServerError(
             f"the server at {address} does not hold a certificate of the expected root; nothing was sent to it. "
-            "Check the address, or ask the operator for a new token"
+            "Behind a captive portal (hotel, train, guest network) log in there first; else check the address, or "
+            "ask the operator for a new token"
+        )
+    if "wrong_version_number" in lowered or "http_request" in lowered:
+        return UnreachableError(
+            f"what answers at {address} does not speak TLS: a captive portal, a proxy, or another program on that "
+            "port; it will be tried again"
+        )
+    proxy = re.search(r"http proxy returned response code ([0-9]{3})", lowered)
+    if proxy is not None:
+        advice = (
+            "it wants a name and a password: https_proxy=http://NAME:PASSWORD@HOST:PORT"
+            if proxy[1] == "407"
+            else "see https_proxy and no_proxy in the environment"
+        )
+        return UnreachableError(
+            f"the HTTP proxy on the way to {address} refused with status {proxy[1]}; {advice}. It will be tried again"
         )
     return UnreachableError(f"the coordinator at {address} cannot be reached: {text}; it will be tried again")

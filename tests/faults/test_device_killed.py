@@ -44,6 +44,8 @@ ANSWERING = {"device.answer.durable", "device.answer.sent"}
 REFUSING = {"device.refusal.durable"}
 LAYING_TO_REST = {"device.erasure.durable"}
 ADOPTING = {"device.release.adopted"}
+MIGRATING = {"device.store.migrated"}
+"""Killed at in tests/unit/edge_client/test_store_migrations.py: it needs an old store, and no fleet."""
 
 
 def die_at(device: Device, failpoint: str, *command: str) -> None:
@@ -309,5 +311,6 @@ def test_every_failpoint_of_the_device_is_here() -> None:
         | REFUSING
         | LAYING_TO_REST
         | ADOPTING
+        | MIGRATING
         | certificate_failpoints.DEVICE
     )

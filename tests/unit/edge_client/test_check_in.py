@@ -10,6 +10,7 @@ import pytest
 
 from edge_client.agent import prekeys
 from edge_client.agent.check_in import check_in, peek
+from edge_client.configuration import Configuration
 from edge_client.store.contributions import State
 from nightshift.host import clock
 from nightshift.protocol.errors import (
@@ -123,6 +124,17 @@ def test_the_head_of_the_log_is_remembered_and_only_grows(world: World, tmp_path
         world.publish()
         peek(session)
         assert session.log_size == world.tree.size
+
+
+@pytest.mark.parametrize("rank", [0, 4])
+def test_the_coordinator_is_told_how_many_rank_slots_this_device_trains(
+    world: World, tmp_path: Path, rank: int
+) -> None:
+    configuration = Configuration.model_validate({"training": {"rank": rank}})
+    coordinator = Honest(world)
+    with agent_of(world, device_of(world), tmp_path, coordinator, configuration) as session:
+        check_in(session)
+    assert [request.rank_limit for request in coordinator.requests] == [rank]
 
 
 def test_a_forked_log_is_refused_and_the_old_head_kept(world: World, tmp_path: Path) -> None:

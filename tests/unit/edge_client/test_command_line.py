@@ -66,7 +66,7 @@ class Device:
                 device_address="127.0.0.1:1",
                 log_origin="nobody/log",
                 device_name="",
-                joined_unix_s=1_800_000_000,
+                joined_unix_s=now - 60,
             ),
         )
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent import futures
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +24,7 @@ from grpc_status import rpc_status
 from nightshift.host.rpc import (
     CHANNEL_OPTIONS,
     MAX_MESSAGE_BYTES,
+    MAX_RETRY_AFTER_S,
     MAX_TEXT_BYTES,
     RETRY_AFTER_S,
     SERVER_OPTIONS,
@@ -42,6 +44,7 @@ from nightshift.protocol.errors import (
     UnreachableError,
     UsageError,
     VerificationError,
+    WrongServerError,
     by_reason,
 )
 from nightshift.protocol.secagg.errors import ShareRefusedError
@@ -271,6 +274,18 @@ def test_where_waiting_helps_the_status_says_how_long(
     assert retry.retry_delay.seconds == RETRY_AFTER_S
 
 
+@pytest.mark.parametrize(("said_s", "heard_s"), [(7, 7), (90_000_000, MAX_RETRY_AFTER_S)])
+def test_how_long_a_busy_coordinator_asks_for_is_heard(
+    stub: device_pb2_grpc.DeviceServiceStub, said_s: int, heard_s: int
+) -> None:
+    error = OverloadedError("busy")
+    error.retry_after_s = said_s
+    SCRIPT.behaviour = failing(error)
+    heard, _ = caught(unary, stub)
+    assert isinstance(heard, OverloadedError)
+    assert heard.retry_after_s == heard_s
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -425,14 +440,16 @@ def root_pem(authority: Authority) -> bytes:
 
 
 @contextmanager
-def tls_server(authority: Authority, names: list[x509.GeneralName]) -> Iterator[int]:
-    """A server whose certificate is valid by the real clock, which TLS goes by."""
+def tls_server(
+    authority: Authority, names: list[x509.GeneralName], valid_s: tuple[int, int] = (-DAY_S, DAY_S)
+) -> Iterator[int]:
+    """A server whose certificate is valid between these seconds from now, by the real clock, which TLS goes by."""
     key, now = new_key(), int(time.time())
     certificate = authority.issue(
         key.public_key(),
         usages=[ExtendedKeyUsageOID.SERVER_AUTH],
-        not_before_unix_s=now - DAY_S,
-        not_after_unix_s=now + DAY_S,
+        not_before_unix_s=now + valid_s[0],
+        not_after_unix_s=now + valid_s[1],
         extensions=[(x509.SubjectAlternativeName(names), False)],
     )
     credentials = grpc.ssl_server_credentials([(pem_key(key), pem(certificate))])
@@ -464,16 +481,49 @@ def test_a_server_of_another_root_is_told_apart_from_one_that_is_away() -> None:
     authority = Authority.make()
     with tls_server(authority, LOOPBACK) as port:
         error = call_over_tls(port, root_pem(Authority.make(common_name="Other root")))
-    assert type(error) is VerificationError
+    assert type(error) is WrongServerError
     assert "expected root" in str(error)
+    assert "captive portal" in str(error)
 
 
 def test_a_server_of_another_name() -> None:
     authority = Authority.make()
     with tls_server(authority, [x509.DNSName("elsewhere.example")]) as port:
-        assert type(call_over_tls(port, root_pem(authority))) is VerificationError
+        assert type(call_over_tls(port, root_pem(authority))) is WrongServerError
+
+
+@pytest.mark.parametrize("valid_s", [(-2 * DAY_S, -DAY_S), (DAY_S, 2 * DAY_S)])
+def test_a_server_whose_certificate_is_of_another_time_means_a_clock_to_look_at(valid_s: tuple[int, int]) -> None:
+    """A device that began in 1970, or years ahead, sees every certificate so."""
+    authority = Authority.make()
+    with tls_server(authority, LOOPBACK, valid_s) as port:
+        error = call_over_tls(port, root_pem(authority))
+    assert type(error) is DeclinedError
+    assert "set the clock" in str(error)
 
 
 def test_a_server_that_speaks_no_tls(address: str) -> None:
     port = int(address.rsplit(":", 1)[1])
     assert type(call_over_tls(port, root_pem(Authority.make()))) is UnreachableError
+
+
+def test_a_captive_portal_that_answers_in_http() -> None:
+    """It redirects every connection to its login page, and speaks plain HTTP on whatever port was called."""
+    with socket.create_server(("127.0.0.1", 0)) as portal:
+        answer = b"HTTP/1.1 302 Found\r\nLocation: http://login.example/\r\nContent-Length: 0\r\n\r\n"
+
+        def redirect() -> None:
+            with suppress(OSError):
+                while True:
+                    connection, _ = portal.accept()
+                    with connection:
+                        connection.recv(4096)
+                        connection.sendall(answer)
+
+        thread = threading.Thread(target=redirect, daemon=True)
+        thread.start()
+        error = call_over_tls(portal.getsockname()[1], root_pem(Authority.make()))
+        portal.shutdown(socket.SHUT_RDWR)
+        thread.join(5)
+    assert type(error) is UnreachableError
+    assert "does not speak TLS: a captive portal" in str(error)
