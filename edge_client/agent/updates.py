@@ -44,7 +44,7 @@ CLOCK_TOLERANCE_S: Final = 3600
 
 MOST_ROOT_ROTATIONS: Final = 64
 _STAYS = "the adapter in use stays"
-_VERIFIED = "release_metadata_sha256"
+_FOLLOWED = "release_metadata_sha256"
 _ENDS = "release_metadata_ends"
 
 
@@ -114,20 +114,20 @@ class TrustedTargets:
 
 
 def unchanged(session: Session, response: device_pb2.CheckInResponse) -> bool:
-    """Whether the newest metadata is the one that was verified last, and still counts.
+    """Whether the newest metadata is the one that was verified and followed last, and still counts.
 
     A pass with nothing to do asks only this: it needs neither `tuf` nor a file.
     """
     database = session.store.database
     return (
-        database.blob(_VERIFIED) == response.release_metadata.sha256
+        database.blob(_FOLLOWED) == response.release_metadata.sha256
         and session.now_unix_s < (database.number(_ENDS) or 0)
         and _clock_is_in_step(session, response.time_unix_s)
     )
 
 
 def refresh(session: Session, response: device_pb2.CheckInResponse) -> TrustedTargets:
-    """Fetch and verify the metadata of releases, and remember what was verified.
+    """Fetch and verify the metadata of releases, and keep it as what the next is compared with.
 
     Raises:
         DeclinedError: this device's clock is not in step, so it cannot tell what has ended.
@@ -148,8 +148,28 @@ def refresh(session: Session, response: device_pb2.CheckInResponse) -> TrustedTa
         trusted.updater.refresh()
     for task in _offered_tasks(response):
         trusted.served(task)
-    _remember(session, trusted.updater)
+    _make_durable(session.home.release_metadata)
     return trusted
+
+
+def settle(session: Session, trusted: TrustedTargets, releases: Mapping[bytes, VerifiedRelease]) -> None:
+    """Note that all that the metadata says was followed, so that `unchanged` may say so.
+
+    Args:
+        session: of the pass.
+        trusted: from `refresh`.
+        releases: the offered ones, by id. A served one that is not among them (served since the check-in) is for the
+            next pass, which then looks again.
+    """
+    import hashlib
+
+    served = [trusted.served(task) for task in {release.document.task for release in releases.values()}]
+    if any(each is not None and each.release_id not in releases for each in served):
+        return
+    timestamp = (session.home.release_metadata / "timestamp.json").read_bytes()
+    ends = int(trusted.updater._trusted_set.timestamp.expires.timestamp())
+    followed: dict[str, int | bytes] = {_FOLLOWED: hashlib.sha256(timestamp).digest(), _ENDS: ends}
+    session.store.database.put(**followed)
 
 
 def _opened(session: Session) -> TrustedTargets:
@@ -186,31 +206,23 @@ def _offered_tasks(response: device_pb2.CheckInResponse) -> list[str]:
     return sorted({ReleaseDocument.parse(offer.release).task for offer in response.releases})
 
 
-def _remember(session: Session, updater: Updater) -> None:
-    """Make the files durable, then note that all of this state was verified."""
-    import hashlib
+def _make_durable(directory: Path) -> None:
+    """python-tuf replaces files as a whole but does not wait for the disk.
 
-    directory = session.home.release_metadata
+    Raises:
+        ResourceError: the disk is full, read-only or failing.
+    """
     try:
-        _sync(directory)
-        timestamp = (directory / "timestamp.json").read_bytes()
+        for path in directory.rglob("*.json"):
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        for folder in (directory, *(path for path in directory.iterdir() if path.is_dir())):
+            sync_directory(folder)
     except OSError as error:
         raise resource_error(error, directory) or error from error
-    ends = int(updater._trusted_set.timestamp.expires.timestamp())
-    verified: dict[str, int | bytes] = {_VERIFIED: hashlib.sha256(timestamp).digest(), _ENDS: ends}
-    session.store.database.put(**verified)
-
-
-def _sync(directory: Path) -> None:
-    """python-tuf replaces files as a whole but does not wait for the disk."""
-    for path in directory.rglob("*.json"):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-    for folder in (directory, *(path for path in directory.iterdir() if path.is_dir())):
-        sync_directory(folder)
 
 
 def _clock_is_in_step(session: Session, coordinator_unix_s: int) -> bool:
