@@ -8,7 +8,7 @@ weights and stochastic encoding; sums in the clear, which is what secure aggrega
 * base: the model as it is;
 * local: every device for itself, as many steps as over all nights of the federation;
 * ffa, alternate, fedavg: the three ways to average LoRA; then alternate with FedProx on the devices, and with
-  FedAvgM and FedAdam on the coordinator;
+  FedAvgM and FedAdam (at a rate of 0.03, and of 0.01) on the coordinator;
 * rank 4, rank 16 and ranks 4/8/16: alternate in other ranks; in the last a third of the devices each trains 4, 8 and
   all 16 rank slots of one adapter, in cohorts of their own. All the others have rank 8;
 * central: all text in one place, three times the steps of one device.
@@ -76,6 +76,9 @@ def recipes(scale: Scale, batch_size: int) -> dict[str, Recipe]:
         "alternate+fedavgm": recipe(Method.ALTERNATE, server=ServerOptimiser(ServerMethod.FEDAVGM, momentum=0.5)),
         "alternate+fedadam": recipe(
             Method.ALTERNATE, server=ServerOptimiser(ServerMethod.FEDADAM, learning_rate=0.03, momentum=0.5)
+        ),
+        "alternate+fedadam 0.01": recipe(
+            Method.ALTERNATE, server=ServerOptimiser(ServerMethod.FEDADAM, learning_rate=0.01, momentum=0.5)
         ),
         "rank 4": recipe(Method.ALTERNATE, ranks=(4,)),
         "rank 16": recipe(Method.ALTERNATE, ranks=(16,)),
