@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from edge_client.cli.options import Call, device_command
+
+if TYPE_CHECKING:
+    from edge_client.agent.policy_review import Verdict
+    from edge_client.configuration import PolicySettings
 
 
 @click.group(short_help="The owner's limits.")
@@ -17,46 +23,79 @@ def policy() -> None:
 def show(call: Call) -> None:
     """Show the limits, in words."""
     settings = call.configuration().policy
+    call.emit(settings.model_dump(mode="json"), "\n".join(_sentences(settings)))
+
+
+def _sentences(settings: PolicySettings) -> list[str]:
     lines = [
         f"contribute only to sums over at least {settings.minimum_cohort} devices",
         f"that only a committee of at least {settings.smallest_committee} can open",
-        f"for the tasks {', '.join(settings.tasks)}",
+    ]
+    if settings.pinned_peers:
+        more = f", at least {settings.minimum_pinned}" if settings.minimum_pinned else ""
+        lines.append(f"with enough of these peers on it that nothing opens without one of them{more}:")
+        lines += [f"  {peer}" for peer in settings.pinned_peers]
+    lines.append(f"for the tasks {', '.join(settings.tasks) or '(none)'}")
+    if settings.maximum_rounds_per_week is None:
+        lines.append("as often as there are rounds")
+    else:
+        lines.append(f"at most {settings.maximum_rounds_per_week} times in seven days")
+    if not settings.sources:
+        lines.append("from every data source")
+    for rule in settings.sources:
+        lines.append(f"the tasks {', '.join(rule.tasks)} from {', '.join(rule.paths) or '(nothing)'} only")
+    lines += [
         "differential-privacy noise is not asked for"
         if settings.maximum_epsilon is None
         else f"with epsilon at most {settings.maximum_epsilon:g}",
         "any model"
         if settings.minimum_openness is None
         else f"models of openness class {settings.minimum_openness} or better",
-        "any licence of the weights"
+        "any freedom of the weights"
         if settings.minimum_licence is None
-        else f"weights whose licence is at least {settings.minimum_licence}",
+        else f"weights that are at least {settings.minimum_licence}",
+        f"a model's licence must be one of {', '.join(settings.licences)}" if settings.licences else "any licence",
     ]
-    call.emit(settings.model_dump(mode="json"), "\n".join(lines))
+    return lines
 
 
 @policy.command(epilog="Example: edge-client policy check")
 @device_command
-def check(call: Call) -> None:
-    """Ask for the plan that is offered now, and say whether these limits accept it (exit status 4: no)."""
-    from edge_client.agent.check_in import peek
-    from edge_client.agent.session_opening import open_session
-    from edge_client.policy import check_plan
-    from nightshift.protocol.plan_checks import verify_offer
+def check(call: Call) -> int:
+    """Ask for everything on offer now, and say what these limits decline, and why (exit status 4: something).
 
-    configuration = call.configuration()
-    with open_session(call.home, configuration) as session:
-        checked = peek(session)
-        if not checked.response.HasField("plan"):
-            call.emit({"plan": None}, "no plan is offered now")
-            return
-        plan = verify_offer(
-            checked.response.plan,
-            view=checked.view,
-            trust=session.trust,
-            revoked=checked.revoked,
-            now_unix_s=session.now_unix_s,
-        )
-    document = plan.document
-    check_plan(configuration.policy, document)
-    what = f"the plan for task {document.task!r}, round {document.round_number}"
-    call.emit({"plan": plan.plan_hash.hex(), "accepted": True}, f"{what} is within the limits")
+    Tasks come in the order in which the coordinator serves them: the one that was served least
+    recently is first. Nothing is trained, and nothing but the questions is sent.
+    """
+    from edge_client.agent.policy_review import review
+    from edge_client.agent.session_opening import open_session
+    from nightshift.protocol.errors import ExitCode, VerificationError
+    from nightshift.protocol.times import rfc3339
+
+    with open_session(call.home, call.configuration()) as session:
+        try:
+            verdicts = review(session)
+        except VerificationError as error:
+            session.report(error)
+            raise
+    value = [
+        {
+            "task": verdict.task,
+            "served": rfc3339(verdict.served_unix_s),
+            "round": verdict.round_number,
+            "plan": verdict.plan_hash.hex() if verdict.plan_hash else None,
+            "accepted": not verdict.reasons,
+            "reasons": list(verdict.reasons),
+        }
+        for verdict in verdicts
+    ]
+    declined = any(verdict.reasons for verdict in verdicts)
+    lines = [line for place, verdict in enumerate(verdicts, start=1) for line in _lines(place, verdict)]
+    call.emit({"tasks": value, "declined": declined}, "\n".join(lines) or "the coordinator has no task")
+    return int(ExitCode.NOT_NOW if declined else ExitCode.OK)
+
+
+def _lines(place: int, verdict: Verdict) -> list[str]:
+    waits = "no plan waits" if verdict.round_number is None else f"the plan of round {verdict.round_number} waits"
+    judged = "would be declined:" if verdict.reasons else "within the limits"
+    return [f"{place}. {verdict.task}: {waits}; {judged}", *(f"   - {reason}" for reason in verdict.reasons)]

@@ -102,7 +102,7 @@ def test_nothing_due_is_exit_0(fleet: Fleet) -> None:
     report = device.run().json
     assert report["exit_code"] == 0
     assert report["summary"] == "nothing was due"
-    assert device.command("policy", "check").stdout == "no plan is offered now\n"
+    assert device.command("policy", "check").stdout == f"1. {TASK}: no plan waits; within the limits\n"
 
 
 def test_a_dry_run_says_what_it_would_do_and_does_none_of_it(fleet: Fleet, tmp_path: Path) -> None:
