@@ -21,6 +21,8 @@ from edge_client.connection import Connection
 from edge_client.home import Home
 from edge_client.identity import Identity, Membership
 from edge_client.store import Store, open_store
+from nightshift.host.rpc import abort
+from nightshift.protocol.errors import NightshiftError
 from nightshift.v1 import device_pb2, device_pb2_grpc
 from tests.support.plans import ORIGIN, EnrolledDevice, World
 
@@ -39,6 +41,7 @@ class ScriptedCoordinator(device_pb2_grpc.DeviceServiceServicer):
     open_upload: Callable[[device_pb2.OpenUploadRequest], device_pb2.OpenUploadResponse] = _refuse  # type: ignore[assignment]  # fits every call
     upload: Callable[[Iterator[device_pb2.UploadRequest]], device_pb2.UploadResponse] = _refuse  # type: ignore[assignment]  # fits every call
     void: Callable[[device_pb2.GetVoidRequest], device_pb2.GetVoidResponse] = _refuse  # type: ignore[assignment]  # fits every call
+    metadata: Callable[[device_pb2.GetReleaseMetadataRequest], bytes] = _refuse  # type: ignore[assignment]  # fits every call
     answers: list[device_pb2.AnswerRequest] = field(default_factory=list)
     refusals: list[device_pb2.RefuseRequest] = field(default_factory=list)
     erasures: list[device_pb2.StateErasureRequest] = field(default_factory=list)
@@ -72,6 +75,12 @@ class ScriptedCoordinator(device_pb2_grpc.DeviceServiceServicer):
 
     def FetchArtefact(self, request, context):
         yield from self.artefact(request)
+
+    def GetReleaseMetadata(self, request, context):
+        try:
+            return device_pb2.GetReleaseMetadataResponse(document=self.metadata(request))
+        except NightshiftError as error:
+            abort(context, error)
 
 
 @contextmanager
@@ -113,6 +122,7 @@ def agent_of(
     configuration: Configuration | None = None,
     *,
     with_prekey: bool = True,
+    release_root: bytes = b"",
 ) -> Iterator[Session]:
     """The real agent of one of the world's devices, with its prekey, talking to the scripted coordinator.
 
@@ -128,6 +138,7 @@ def agent_of(
         log_origin=ORIGIN,
         device_name="",
         joined_unix_s=world.now_unix_s,
+        release_root=release_root,
     )
     configuration = configuration or Configuration.model_validate({"policy": {"minimum_cohort": 3}})
     with open_store(home) as store, connected(coordinator) as connection:
