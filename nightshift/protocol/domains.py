@@ -31,7 +31,7 @@ class Domain(Enum):
     REFUSAL = "nightshift/v1/refusal"
     COMMITTEE_DRAW = "nightshift/v1/committee-draw"
     COMMITTEE_SEED = "nightshift/v1/committee-seed"
-    CHECKPOINT = "nightshift/v1/checkpoint"
+    LOG_HEAD = "nightshift/v1/log-head"
     RELEASE_ID = "nightshift/v1/release-id"
     RELEASE_SIGNATURE = "nightshift/v1/release-signature"
     DECISION_ID = "nightshift/v1/decision-id"

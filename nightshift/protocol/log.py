@@ -1,8 +1,8 @@
 """The transparency log as both sides see it: entries, checkpoints, and what a proof must show.
 
 The coordinator appends a line for every pool, plan, frozen set, void, release,
-enrolment and revocation, and signs checkpoints of the tree (body in the C2SP
-tlog-checkpoint form). A device keeps the last head it saw: `LogView.verify` is
+enrolment and revocation, and signs checkpoints of the tree (C2SP tlog-checkpoint;
+`signed_note` says why no domain string stands before them). A device keeps the last head it saw: `LogView.verify` is
 the only way to a view, so whoever holds one knows that the log extends it.
 """
 
@@ -16,7 +16,6 @@ from dataclasses import dataclass
 
 from google.protobuf.message import DecodeError
 
-from nightshift.protocol.domains import Domain, frame
 from nightshift.protocol.errors import LogInconsistentError
 from nightshift.protocol.identity import verify
 from nightshift.protocol.merkle import (
@@ -27,6 +26,7 @@ from nightshift.protocol.merkle import (
     verify_consistency,
     verify_inclusion,
 )
+from nightshift.protocol.signed_note import render
 from nightshift.protocol.trust import Trust
 from nightshift.v1 import log_pb2
 
@@ -39,6 +39,7 @@ __all__ = [
     "LogView",
     "MerkleTree",
     "checkpoint_body",
+    "checkpoint_note",
     "leaf_hash",
     "make_entry",
     "parse_checkpoint_body",
@@ -108,7 +109,12 @@ def parse_checkpoint_body(body: bytes, origin: str) -> LogHead:
 
 def sign_checkpoint(body: bytes, sign: Callable[[bytes], bytes]) -> log_pb2.Checkpoint:
     """Sign a checkpoint's text with the coordinator's signing key."""
-    return log_pb2.Checkpoint(body=body, signature=sign(frame(Domain.CHECKPOINT, body)))
+    return log_pb2.Checkpoint(body=body, signature=sign(body))
+
+
+def checkpoint_note(checkpoint: log_pb2.Checkpoint, trust: Trust) -> bytes:
+    """A verified checkpoint as other programs read it."""
+    return render(checkpoint.body, name=trust.log_origin, public_key=trust.signing_key, signature=checkpoint.signature)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +141,7 @@ class LogView:
         verify(
             trust.signing_key,
             checkpoint.signature,
-            frame(Domain.CHECKPOINT, checkpoint.body),
+            checkpoint.body,
             what="the log checkpoint's signature",
         )
         head = parse_checkpoint_body(checkpoint.body, trust.log_origin)

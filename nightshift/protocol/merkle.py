@@ -2,7 +2,8 @@
 
 Leaves and inner nodes are hashed under different prefixes, so that no entry
 can pass for a node. `MerkleTree` keeps every complete subtree's root by level,
-so that appending costs O(1) amortised and a root or proof O(log² n).
+so that appending costs O(1) amortised and a root or proof O(log² n); `RunningTree`
+keeps only what the next root needs.
 """
 
 from __future__ import annotations
@@ -113,6 +114,31 @@ class MerkleTree:
         if old <= split:
             return [*self._proof(old, start, split, whole=whole), self._subtree(split, end)]
         return [*self._proof(old, split, end, whole=False), self._subtree(start, split)]
+
+
+class RunningTree:
+    """The same tree for one pass over its entries: only its size and root, in O(log n) memory."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._complete: list[tuple[int, bytes]] = []  # height and root of each complete subtree, the highest first
+
+    def append(self, entry: bytes) -> None:
+        """Append an entry."""
+        height, node = 0, leaf_hash(entry)
+        while self._complete and self._complete[-1][0] == height:
+            height, node = height + 1, node_hash(self._complete.pop()[1], node)
+        self._complete.append((height, node))
+        self.size += 1
+
+    def root(self) -> bytes:
+        """The root of the entries so far: 32 bytes."""
+        if not self._complete:
+            return EMPTY_ROOT
+        root = self._complete[-1][1]
+        for _, left in reversed(self._complete[:-1]):
+            root = node_hash(left, root)
+        return root
 
 
 def verify_inclusion(leaf: bytes, index: int, size: int, path: Sequence[bytes], root: bytes) -> None:

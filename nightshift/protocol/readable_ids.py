@@ -24,7 +24,7 @@ def readable_id(identifier: bytes) -> str:
     """A 32-byte id as eight groups: `P56IOI7-MZJNU2Y-...`."""
     letters = base64.b32encode(identifier).decode("ascii").rstrip("=")
     blocks = [letters[start : start + _BLOCK] for start in range(0, len(letters), _BLOCK)]
-    checked = "".join(block + _check_letter(block) for block in blocks)
+    checked = "".join(block + check_letter(block) for block in blocks)
     return "-".join(checked[start : start + _GROUP] for start in range(0, len(checked), _GROUP))
 
 
@@ -39,7 +39,7 @@ def parse_readable_id(text: str) -> DeviceId:
         raise UsageError(f"a device id has {_CHARACTERS} letters and digits in groups of {_GROUP}, got {text!r}")
     blocks = [letters[start : start + _BLOCK + 1] for start in range(0, _CHARACTERS, _BLOCK + 1)]
     for number, block in enumerate(blocks, start=1):
-        if _check_letter(block[:-1]) != block[-1]:
+        if check_letter(block[:-1]) != block[-1]:
             raise UsageError(f"the device id is mistyped: look at groups {2 * number - 1} and {2 * number} again")
     padded = "".join(block[:-1] for block in blocks) + "===="
     identifier = DeviceId(base64.b32decode(padded))
@@ -69,7 +69,7 @@ def normalised(text: str) -> str:
     return text.upper().translate(_LOOKS_LIKE)
 
 
-def _check_letter(block: str) -> str:
+def check_letter(block: str) -> str:
     """Luhn's algorithm modulo 32, with factors 1 and 2 in turn from the left."""
     total = 0
     for place, letter in enumerate(block):

@@ -7,7 +7,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from nightshift.protocol.errors import LogInconsistentError
-from nightshift.protocol.merkle import MerkleTree, leaf_hash, verify_consistency, verify_inclusion
+from nightshift.protocol.merkle import MerkleTree, RunningTree, leaf_hash, verify_consistency, verify_inclusion
 
 TREE = MerkleTree(leaf_hash(b"entry %d" % number) for number in range(300))
 
@@ -108,3 +108,11 @@ def test_garbage_is_refused_and_never_crashes(
     assume(first != 0)
     with pytest.raises(LogInconsistentError):
         verify_consistency(first, old_root, second, new_root, path)
+
+
+@given(st.integers(0, 300))
+def test_a_running_tree_has_the_root_of_the_tree_it_runs_over(size: int) -> None:
+    running = RunningTree()
+    for number in range(size):
+        running.append(b"entry %d" % number)
+    assert (running.size, running.root()) == (size, TREE.root(size))

@@ -175,18 +175,18 @@ def test_at_most_so_many_rounds_a_week(plan: PlanDocument) -> None:
 @pytest.mark.parametrize(
     ("task", "path", "accepted"),
     [
-        ("notes", "/home/me/notes/a.jsonl", True),
-        ("notes", "/home/me/notes/deep/a.jsonl", True),
-        ("notes", "/home/me/mail/a.jsonl", False),
-        ("notes-2", "/home/me/notes/a.jsonl", False),
-        ("mail-home", "/home/me/mail/a.jsonl", True),
-        ("mail-home", "/home/me/mail/a.csv", False),
+        ("notes", "/srv/me/notes/a.jsonl", True),
+        ("notes", "/srv/me/notes/deep/a.jsonl", True),
+        ("notes", "/srv/me/mail/a.jsonl", False),
+        ("notes-2", "/srv/me/notes/a.jsonl", False),
+        ("mail-home", "/srv/me/mail/a.jsonl", True),
+        ("mail-home", "/srv/me/mail/a.csv", False),
     ],
 )
 def test_a_task_learns_from_what_the_rules_give_it(task: str, path: str, accepted: bool) -> None:
     rules = [
-        {"tasks": ["notes"], "paths": ["/home/me/notes/*"]},
-        {"tasks": ["mail-*"], "paths": ["/home/me/mail/*.jsonl"]},
+        {"tasks": ["notes"], "paths": ["/srv/me/notes/*"]},
+        {"tasks": ["mail-*"], "paths": ["/srv/me/mail/*.jsonl"]},
     ]
     assert accepts_source(PolicySettings.model_validate({"sources": rules}), task, path) is accepted
     assert accepts_source(PolicySettings(), task, path)
@@ -194,17 +194,17 @@ def test_a_task_learns_from_what_the_rules_give_it(task: str, path: str, accepte
 
 def test_a_task_for_which_no_source_is_left_is_declined(plan: PlanDocument) -> None:
     limits = PolicySettings.model_validate(
-        {"minimum_cohort": 5, "sources": [{"tasks": ["notes"], "paths": ["/home/me/notes/*"]}]}
+        {"minimum_cohort": 5, "sources": [{"tasks": ["notes"], "paths": ["/srv/me/notes/*"]}]}
     )
     with pytest.raises(DeclinedError, match=r"none of the 1 data sources is for this task \(policy.sources\)"):
-        check_plan(limits, plan, replace(ALONE, sources=["/home/me/mail.jsonl"]))
-    check_plan(limits, plan, replace(ALONE, sources=["/home/me/mail.jsonl", "/home/me/notes/a.jsonl"]))
+        check_plan(limits, plan, replace(ALONE, sources=["/srv/me/mail.jsonl"]))
+    check_plan(limits, plan, replace(ALONE, sources=["/srv/me/mail.jsonl", "/srv/me/notes/a.jsonl"]))
 
 
 def test_home_is_written_with_a_tilde(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("HOME", "/srv/me")
     limits = PolicySettings.model_validate({"sources": [{"tasks": ["*"], "paths": ["~/notes/*"]}]})
-    assert accepts_source(limits, "notes", "/home/me/notes/a.jsonl")
+    assert accepts_source(limits, "notes", "/srv/me/notes/a.jsonl")
 
 
 def test_openness_is_asked_for_only_where_the_owner_does() -> None:

@@ -399,7 +399,7 @@ def test_the_signature_is_bound_to_its_purpose() -> None:
     signature = sign_plan(HONEST, WORLD.authority.sign)
     public = WORLD.authority.signing_key.public_key()
     verify(public, signature, frame(Domain.PLAN_SIGNATURE, HONEST), what="the plan's signature")
-    for domain in (Domain.RELEASE_SIGNATURE, Domain.CHECKPOINT, Domain.PLAN_HASH):
+    for domain in (Domain.RELEASE_SIGNATURE, Domain.LOG_HEAD, Domain.PLAN_HASH):
         with pytest.raises(SignatureInvalidError):
             verify(public, signature, frame(domain, HONEST), what="the plan's signature")
 
