@@ -280,6 +280,9 @@ def _refusal(error: Exception, role: Role) -> NightshiftError:
             )
         case exceptions.BadVersionNumberError() if role is Role.ROOT:
             return RolledBackError(f"the roots of the release metadata do not follow one another ({error}); {_STAYS}")
+        case exceptions.DownloadLengthMismatchError() if role not in (Role.ROOT, Role.TIMESTAMP):
+            # Their length is named by other metadata; that of these two only by what this device reads at most.
+            return MixedError(f"the {role} metadata of releases is longer than other metadata says; {_STAYS}")
         case exceptions.DownloadLengthMismatchError() | DeserializationError():
             return MalformedError(f"the {role} metadata of releases is larger than allowed or unreadable; {_STAYS}")
         case exceptions.DownloadHTTPError():

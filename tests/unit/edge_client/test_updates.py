@@ -272,7 +272,16 @@ def test_a_device_that_was_away_for_longer_than_anything_lives_comes_back(
 # Mixed.
 
 
-def test_adapters_of_another_state(session: Session, repository: ReleaseRepository, world: World) -> None:
+@pytest.mark.parametrize(
+    ("padding", "why"),
+    [
+        (0, "the adapters metadata of releases (does not belong to the state|is longer than other metadata says)"),
+        (100, "the adapters metadata of releases is longer than other metadata says"),
+    ],
+)
+def test_adapters_of_another_state(
+    padding: int, why: str, session: Session, repository: ReleaseRepository, world: World
+) -> None:
     older, newer = published(world, 0), published(world, 1)
     serve(repository, newer)
     version = repository.adapters.version
@@ -283,8 +292,8 @@ def test_adapters_of_another_state(session: Session, repository: ReleaseReposito
     repository.adapters.version = version
     forged = repository.sign("adapters")
     repository.adapters.version += 1
-    repository.files["adapters", version + 1] = forged
-    refused(session, repository, MixedError, "does not belong to the state that its timestamp names", older, newer)
+    repository.files["adapters", version + 1] = forged + b" " * padding
+    refused(session, repository, MixedError, why, older, newer)
     repository.files["adapters", version] = honest
     serve(repository, newer)
     follow(session, repository, newer)
