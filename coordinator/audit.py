@@ -15,17 +15,26 @@ from sqlalchemy.orm import Session
 from coordinator.storage.rows import AuditRow
 from nightshift.host.clock import now_unix_s
 
+SERVICE = "coordinator"
 _acting: ContextVar[str] = ContextVar("acting", default="")
+_unnamed = ""
 
 
 @contextmanager
 def acting_as(actor: str) -> Iterator[None]:
     """Let what this thread changes in the block be written down under a name: "admin carol"."""
-    mark = _acting.set(actor)
+    before = _acting.get()
+    _acting.set(actor)
     try:
         yield
     finally:
-        _acting.reset(mark)
+        _acting.set(before)  # not by the token: a stream that nobody reads any more is closed by another thread
+
+
+def act_for_the_service() -> None:
+    """Let what this process changes be written down as the coordinator's own, where nobody asked for it."""
+    global _unnamed  # noqa: PLW0603 - said once, when the process begins to serve
+    _unnamed = SERVICE
 
 
 def record(session: Session, verb: str, subject: str, **detail: Any) -> None:
@@ -40,7 +49,7 @@ def record(session: Session, verb: str, subject: str, **detail: Any) -> None:
     session.add(
         AuditRow(
             time_unix_s=now_unix_s(),
-            actor=_acting.get() or _local_user(),
+            actor=_acting.get() or _unnamed or _local_user(),
             verb=verb,
             subject=subject,
             detail=json.dumps(detail, sort_keys=True),

@@ -65,9 +65,7 @@ def cli(context: click.Context, data: Path, address: str, credentials: Path | No
     context.obj = Target(data.absolute(), address, credentials)
 
 
-@cli.command(
-    epilog="Example: coordinator --data /srv/nightshift init --address nights.example --admin-bind 0.0.0.0"
-)
+@cli.command(epilog="Example: coordinator --data /srv/nightshift init --address nights.example --admin-bind 0.0.0.0")
 @click.option("--address", "addresses", multiple=True, metavar="HOST", help="Name or IP address that devices call.")
 @click.option("--bind", "host", default="0.0.0.0", show_default=True, help="Address to listen on.")  # noqa: S104 - see Listen
 @click.option("--port", type=int, default=7443, show_default=True, help="Listener for enrolled devices.")
@@ -122,12 +120,13 @@ def init(context: click.Context, /, *, addresses: tuple[str, ...], as_json: bool
 def serve(context: click.Context, log_format: str) -> None:
     """Serve devices until SIGTERM, then let the calls that are under way end."""
     from coordinator import diagnostics
-    from coordinator.audit import acting_as
+    from coordinator.audit import act_for_the_service
     from coordinator.service.server import EndSignal, serving
 
     diagnostics.configure(log_format=log_format)
+    act_for_the_service()
     end = EndSignal()
-    with coordinator(context) as deployment, acting_as("coordinator"), serving(deployment):
+    with coordinator(context) as deployment, serving(deployment):
         addresses = deployment.configuration
         click.echo(f"ready: devices at {addresses.device_address()}, joining at {addresses.join_address()}")
         sys.stdout.flush()

@@ -13,6 +13,7 @@ from coordinator.diagnostics import log, short
 from coordinator.enrolment import clones, renewal
 from coordinator.enrolment.addresses import announcement
 from coordinator.enrolment.devices import CLONED, MAX_NAME_CHARACTERS, printable, require_enrolled, revocation_list
+from coordinator.metrics import CallMetrics
 from coordinator.releases import decisions, publication, repository
 from coordinator.releases.shown import shown
 from coordinator.rounds import offers, prekeys
@@ -39,8 +40,9 @@ MAX_DECLINED_TASKS = 64
 class DeviceServicer(device_pb2_grpc.DeviceServiceServicer):
     """All calls of a nightly pass."""
 
-    def __init__(self, deployment: Deployment) -> None:
+    def __init__(self, deployment: Deployment, metrics: CallMetrics | None = None) -> None:
         self._deployment = deployment
+        self._metrics = metrics or CallMetrics()
 
     @guarded_call
     def CheckIn(self, request: device_pb2.CheckInRequest, context: grpc.ServicerContext) -> device_pb2.CheckInResponse:
@@ -148,8 +150,12 @@ class DeviceServicer(device_pb2_grpc.DeviceServiceServicer):
             raise MalformedError("an upload stream begins with a message that names the cohort")
         with _time_limit(context, self._deployment.configuration.limits.upload_stream_s):
             receiver = uploads.Receiver(self._deployment, device.device_id, first.cohort_id, first.offset)
-            if not receiver.complete:
-                _receive(receiver, first, request_iterator)
+            before_bytes = receiver.offset_bytes
+            try:
+                if not receiver.complete:
+                    _receive(receiver, first, request_iterator)
+            finally:
+                self._metrics.uploaded(receiver.offset_bytes - before_bytes)
             if not receiver.complete and receiver.everything_is_here:
                 uploads.finish(self._deployment, device, first.cohort_id, now_unix_s())
                 receiver.complete = True
@@ -252,6 +258,7 @@ class DeviceServicer(device_pb2_grpc.DeviceServiceServicer):
         size_bytes = artefact.size_bytes
         for data in artefacts.chunks(self._deployment.objects, artefact, request.offset):
             yield device_pb2.FetchArtefactResponse(size_bytes=size_bytes, data=data)
+            self._metrics.downloaded(len(data))
             size_bytes = 0  # only the first message states it
         if size_bytes:
             yield device_pb2.FetchArtefactResponse(size_bytes=size_bytes)

@@ -6,6 +6,7 @@ import ipaddress
 import math
 import threading
 from collections.abc import Callable, Hashable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
@@ -18,8 +19,52 @@ from nightshift.host.rpc import abort
 from nightshift.protocol.errors import NightshiftError, OverloadedError
 
 
+class Around(grpc.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs only
+    """Does something before and after each call, whichever of gRPC's four kinds it is."""
+
+    def around(self, method: str, context: grpc.ServicerContext, *, streams: bool) -> AbstractContextManager[None]:
+        """What encloses a call.
+
+        Args:
+            method: its full name, "/nightshift.v1.DeviceService/CheckIn".
+            context: of the call; aborting it ends the call.
+            streams: whether the reply is a stream.
+        """
+        raise NotImplementedError
+
+    def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+        """Wrap the method's handler."""
+        handler = continuation(handler_call_details)
+        if handler is None:
+            return None
+        method = handler_call_details.method
+        if handler.response_streaming:
+            make = grpc.stream_stream_rpc_method_handler if handler.request_streaming else _unary_stream
+            return make(self._streaming(method, handler), handler.request_deserializer, handler.response_serializer)
+        make = grpc.stream_unary_rpc_method_handler if handler.request_streaming else _unary_unary
+        return make(self._single(method, handler), handler.request_deserializer, handler.response_serializer)
+
+    def _single(self, method: str, handler: Any) -> Callable[[Any, grpc.ServicerContext], Any]:
+        inner = handler.stream_unary if handler.request_streaming else handler.unary_unary
+
+        def call(request: Any, context: grpc.ServicerContext) -> Any:
+            with self.around(method, context, streams=False):
+                return inner(request, context)
+
+        return call
+
+    def _streaming(self, method: str, handler: Any) -> Callable[[Any, grpc.ServicerContext], Iterator[Any]]:
+        inner = handler.stream_stream if handler.request_streaming else handler.unary_stream
+
+        def call(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+            with self.around(method, context, streams=True):
+                yield from inner(request, context)
+
+        return call
+
+
 @dataclass(frozen=True)
-class Gate(grpc.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs only
+class Gate(Around):
     """Lets a caller in, or tells it when to come back (RESOURCE_EXHAUSTED with RetryInfo).
 
     Attributes:
@@ -36,39 +81,17 @@ class Gate(grpc.ServerInterceptor):  # type: ignore[type-arg]  # generic in the 
     under_way: CallsUnderWay
     download_s: float
 
-    def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
-        """Wrap the method's handler, whichever of gRPC's four kinds it is."""
-        handler = continuation(handler_call_details)
-        if handler is None:
-            return None
-        if handler.response_streaming:
-            make = grpc.stream_stream_rpc_method_handler if handler.request_streaming else _unary_stream
-            return make(self._streaming(handler), handler.request_deserializer, handler.response_serializer)
-        make = grpc.stream_unary_rpc_method_handler if handler.request_streaming else _unary_unary
-        return make(self._single(handler), handler.request_deserializer, handler.response_serializer)
-
-    def _single(self, handler: Any) -> Callable[[Any, grpc.ServicerContext], Any]:
-        inner = handler.stream_unary if handler.request_streaming else handler.unary_unary
-
-        def call(request: Any, context: grpc.ServicerContext) -> Any:
-            self._admit(context)
-            return inner(request, context)
-
-        return call
-
-    def _streaming(self, handler: Any) -> Callable[[Any, grpc.ServicerContext], Iterator[Any]]:
-        inner = handler.stream_stream if handler.request_streaming else handler.unary_stream
-
-        def call(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
-            self._admit(context)
+    @contextmanager
+    def around(self, method: str, context: grpc.ServicerContext, *, streams: bool) -> Iterator[None]:  # noqa: ARG002 - all methods alike
+        """Admit the call; end a reply stream in time."""
+        self._admit(context)
+        if streams:
             timer = threading.Timer(self.download_s, context.cancel)
             timer.daemon = True
             timer.start()
             if not context.add_callback(timer.cancel):
                 timer.cancel()
-            yield from inner(request, context)
-
-        return call
+        yield
 
     def _admit(self, context: grpc.ServicerContext) -> None:
         """Return if the call may go on; end it otherwise."""

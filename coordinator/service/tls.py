@@ -25,16 +25,15 @@ class CurrentCertificate:
 
     Args:
         deployment: has the keys directory and the addresses.
-        mutual: ask peers for a certificate of the root.
+        clients_pem: what peers' certificates must stand below; None asks them for none.
         monotonic: seconds that only grow; for tests.
     """
 
     def __init__(
-        self, deployment: Deployment, *, mutual: bool, monotonic: Callable[[], float] = time.monotonic
+        self, deployment: Deployment, *, clients_pem: bytes | None, monotonic: Callable[[], float] = time.monotonic
     ) -> None:
         self._deployment = deployment
-        self._root_pem = deployment.authority.root_pem if mutual else None
-        self._mutual = mutual
+        self._clients_pem = clients_pem
         self._monotonic = monotonic
         self._guard = threading.Lock()
         self._looked_s = monotonic()
@@ -45,7 +44,7 @@ class CurrentCertificate:
         return grpc.dynamic_ssl_server_credentials(
             self._configuration(self._present),
             self,  # type: ignore[arg-type]  # the stub forgets that None means no change
-            require_client_authentication=self._mutual,
+            require_client_authentication=self._clients_pem is not None,
         )
 
     def __call__(self) -> grpc.ServerCertificateConfiguration | None:
@@ -73,4 +72,4 @@ class CurrentCertificate:
 
     def _configuration(self, credentials: ServerCredentials) -> grpc.ServerCertificateConfiguration:
         pair = [(credentials.key_pem, credentials.chain_pem)]
-        return grpc.ssl_server_certificate_configuration(pair, root_certificates=self._root_pem)
+        return grpc.ssl_server_certificate_configuration(pair, root_certificates=self._clients_pem)

@@ -36,9 +36,16 @@ def free_port() -> int:
     return port
 
 
-def make_home(directory: Path, storage: Storage | None = None) -> Home:
+def make_home(directory: Path, storage: Storage | None = None, *, operators: bool = False) -> Home:
+    """An initialised coordinator; with an admin listener, if operators shall call it."""
     home = Home(directory)
-    listen = Listen(addresses=["127.0.0.1"], host="127.0.0.1", port=free_port(), join_port=free_port())
+    listen = Listen(
+        addresses=["127.0.0.1"],
+        host="127.0.0.1",
+        port=free_port(),
+        join_port=free_port(),
+        admin_port=free_port() if operators else 0,
+    )
     initialise(home, listen, storage)
     return home
 

@@ -239,8 +239,8 @@ def test_an_enrolled_device_may_send_no_more_than_one_message_holds(served: Depl
 def test_who_connects_and_says_nothing_is_let_go(home: Home, monkeypatch: pytest.MonkeyPatch, port: str) -> None:
     short = [(key, 500 if key == "grpc.server_handshake_timeout_ms" else value) for key, value in rpc.SERVER_OPTIONS]
     assert ("grpc.server_handshake_timeout_ms", 500) in short
-    monkeypatch.setattr("coordinator.service.server.SERVER_OPTIONS", short)
-    monkeypatch.setattr("coordinator.service.server.JOIN_SERVER_OPTIONS", short)
+    monkeypatch.setattr("coordinator.service.listeners.SERVER_OPTIONS", short)
+    monkeypatch.setattr("coordinator.service.listeners.JOIN_SERVER_OPTIONS", short)
     with limited(home, monkeypatch) as served:
         listening = getattr(served.configuration.listen, port)
         with socket.create_connection(("127.0.0.1", listening), timeout=10) as silent:
