@@ -22,6 +22,7 @@ from coordinator.diagnostics import log
 from coordinator.rounds.states import FINAL
 from coordinator.storage.objects import Objects
 from coordinator.storage.rows import Cohort
+from nightshift.host.failpoints import failpoint
 from nightshift.protocol.errors import UnavailableError
 
 
@@ -65,6 +66,7 @@ def erase_ended(deployment: Deployment) -> int:
     for cohort_id in ended:
         for key in deployment.objects.list(f"cohorts/{cohort_id.hex()}"):
             deployment.objects.delete(key)
+        failpoint("coordinator.erase.before-commit")
         with deployment.database.transaction() as session:
             session.get_one(Cohort, cohort_id).erased = True
     return len(ended)

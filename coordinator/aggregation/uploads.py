@@ -32,7 +32,7 @@ from nightshift.protocol.errors import (
     StateConflictError,
     VerificationError,
 )
-from nightshift.protocol.identity import SIGNATURE_BYTES, DeviceId
+from nightshift.protocol.identity import SIGNATURE_BYTES
 from nightshift.protocol.upload import signature_of
 
 PART_BYTES = 1 << 20
@@ -90,7 +90,8 @@ def announce(
             raise StateConflictError("this device was certified after the plan was logged; check in for the next round")
         if spent_parent(session, device.device_id, cohort.parent_release, now_unix_s):
             raise StateConflictError("this device has contributed to this parent release in another cohort")
-        if place_of(session, round_of(session, cohort), DeviceId(device.device_id)).cohort_id != cohort_id:
+        place = place_of(session, round_of(session, cohort), device)
+        if place is None or place.cohort_id != cohort_id:
             raise StateConflictError("this device belongs to another cohort of the round; check in for its plan")
         if cohort.counted >= cohort.n_max:
             raise StateConflictError("the cohort is full; check in again for the next round")
@@ -106,6 +107,7 @@ def announce(
                 certificate_position=device.certificate_position,
             )
         )
+    failpoint("coordinator.announcement.durable")
     return Progress(0, complete=False)
 
 
@@ -158,6 +160,7 @@ class Receiver:
         cohort_id, device_id = self._key
         key = places.part_key(cohort_id, device_id, self.offset_bytes)
         self._deployment.objects.put(key, bytes(self._buffer))
+        failpoint("coordinator.part.stored")
         try:
             self._record(key)
         except StateConflictError:

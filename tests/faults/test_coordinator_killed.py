@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from coordinator.leases import TERM_S
 from nightshift.host import failpoints
 from scripts.night.fleet import Device
 from tests.support import certificate_failpoints
@@ -99,6 +100,8 @@ LAST_ANSWER = Moment(lambda made: made.answered(3, 2), visitor=2, exit_code=UNRE
 
 WITH_A_DEVICE = {
     "coordinator.check-in.durable": Moment(lambda made: made.uploaded(3, 2), visitor=2, exit_code=UNREACHABLE),
+    "coordinator.announcement.durable": CONTRIBUTION,
+    "coordinator.part.stored": CONTRIBUTION,
     "coordinator.part.durable": CONTRIBUTION,
     "coordinator.fold.before-commit": CONTRIBUTION,
     "coordinator.upload.durable": CONTRIBUTION,
@@ -109,8 +112,10 @@ WITH_A_DEVICE = {
     "coordinator.sum.durable": LAST_ANSWER,
     "coordinator.release.before-commit": LAST_ANSWER,
     "coordinator.release.committed": LAST_ANSWER,
+    "coordinator.erase.before-commit": LAST_ANSWER,
 }
 BY_ITSELF = {
+    "coordinator.lease.taken",
     "coordinator.plan.committed",
     "coordinator.join.committed",
     "coordinator.erasure.durable",
@@ -191,6 +196,24 @@ def test_when_a_round_opened_by_itself(snapshots: Snapshots, fleet_from: FleetFr
         assert fleet.devices[0].run().json["sent"] == ["automatic/1"]
         rounds = coordinator.command("round", "list", "--json").json["rounds"]
     assert [(each["task"], each["round"], each["state"]) for each in rounds] == [("automatic", 1, "running")]
+
+
+def test_when_it_had_just_begun_to_lead(snapshots: Snapshots, fleet_from: FleetFrom) -> None:
+    """Tries: kill -9 right after the lease is durable, with a deadline that has passed and a set to be frozen.
+
+    What stops a night that waits for a dead leader: the restarted process finds the lease in its own name and
+    takes it over, with a larger token (coordinator/leases.py).
+    """
+    fleet = fleet_from(snapshots.uploaded(6, 5))
+    fleet.move_clock(WINDOW_S + 60)
+    die_at(fleet, "coordinator.lease.taken", lambda: None)
+    assert frozen_set(fleet) is None
+    (killed,) = query(fleet.database, "SELECT holder, token FROM leases")
+    with fleet.serving():
+        wait_until(lambda: frozen_set(fleet) is not None, limit_s=TERM_S / 2)
+        (lease,) = query(fleet.database, "SELECT holder, token FROM leases")
+        assert (lease["holder"], lease["token"]) == (killed["holder"], killed["token"] + 1)
+        finish(fleet, contributors=fleet.devices[:5])
 
 
 def test_when_a_device_was_enrolled(snapshots: Snapshots, fleet_from: FleetFrom) -> None:

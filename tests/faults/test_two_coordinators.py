@@ -23,7 +23,6 @@ from coordinator.rounds.plans import open_round
 from coordinator.storage.rows import Cohort, CohortState, Contribution, Lease, LogEntryRow, ReleaseRow, Task
 from nightshift.host.clock import now_unix_s
 from nightshift.host.failpoints import ENVIRONMENT_VARIABLE
-from nightshift.host.rpc import CHUNK_BYTES
 from nightshift.packages.build import build_package
 from nightshift.protocol.plan_checks import VerifiedPlan
 from tests.support.coordinators import (
@@ -138,7 +137,6 @@ def pair(tmp_path: Path, postgresql_server: PostgreSql, s3_server: S3, package: 
     first = make_home(tmp_path / "first", storage)
     second = make_replica(first, tmp_path / "second")
     with open_home(first) as looking:
-        # Large enough for an upload of more than one durable part.
         make_task(
             looking,
             package,
@@ -147,6 +145,7 @@ def pair(tmp_path: Path, postgresql_server: PostgreSql, s3_server: S3, package: 
                 "targets": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
             },
             cohort={"n_max": DEVICES, "n_min": DEVICES, "pool_min": DEVICES},
+            encoding={"clip_norm": 0.0, "value_clip": 1.0},  # values over the whole range have a large norm
         )
         token = make_token(looking)
         made = Pair((first, second), looking, [ScriptedDevice(token, name=str(each)) for each in range(DEVICES)])
@@ -203,7 +202,7 @@ def test_a_leader_that_was_paused_in_the_middle_of_an_opening(pair: Pair) -> Non
 
     first.go_on()
     device = pair.at(pair.devices[0], 0)
-    assert [release.document.number for release in device.check_in().releases] == [1]
+    assert max(release.document.number for release in device.check_in().releases) == 1
     time.sleep(2.0)  # four turns of its ticker
     pair.require_one_exact_sum(prepared)
     assert pair.cohort().set_hash == frozen
@@ -225,10 +224,10 @@ def test_an_upload_that_one_began_is_finished_by_the_other(pair: Pair) -> None:
     prepared = [prepare(device, plan) for device in pair.devices]
     for device, one in zip(pair.devices, prepared, strict=True):
         device.open_upload(one)
-        assert not device.send(one, stop=CHUNK_BYTES).complete
+        assert not device.send(one, stop=len(one.body) // 2).complete
         pair.at(device, 1)
         begun = device.open_upload(one)
-        assert 0 < begun.offset < len(one.body)
+        assert begun.offset == len(one.body) // 2
         assert device.send(one, offset=begun.offset).complete
     with pair.looking.database.reading() as session:
         assert session.scalar(select(func.count()).select_from(Contribution)) == DEVICES

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from sqlalchemy import select
 
 from coordinator.aggregation import places
+from coordinator.configuration import Storage
 from coordinator.deployment import Deployment
 from coordinator.rounds.advance import advance
 from coordinator.rounds.plans import open_round
@@ -147,7 +148,13 @@ class Night:
 
 @contextmanager
 def night(
-    directory: Path, package: Path, move_clock: Callable[[float], None], *, devices: int, n_min: int = 3
+    directory: Path,
+    package: Path,
+    move_clock: Callable[[float], None],
+    *,
+    devices: int,
+    n_min: int = 3,
+    storage: Storage | None = None,
 ) -> Iterator[Night]:
     """A night whose devices all have a seat on the committee; its first round is open.
 
@@ -157,12 +164,15 @@ def night(
         move_clock: sets by how many seconds this process's protocol time is ahead.
         devices: how many, all of them in the pool.
         n_min: of the plan.
+        storage: where rows and objects lie; in the directory if absent.
     """
-    with open_home(make_home(directory)) as deployment:
+    with open_home(make_home(directory, storage)) as deployment:
         make_task(
             deployment,
             package,
             cohort={"n_max": devices, "n_min": n_min, "pool_min": devices},
+            # What is encrypted here has values over the whole range, and so a norm that no honest device's has.
+            encoding={"clip_norm": 0.0, "value_clip": 1.0},
             rounds={"upload_window_s": WINDOW_S, "answer_window_s": WINDOW_S},
         )
         with serving(deployment):

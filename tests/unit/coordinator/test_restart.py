@@ -13,9 +13,10 @@ import pytest
 from sqlalchemy import select
 
 from coordinator.home import Home
+from coordinator.leases import LEADER
 from coordinator.rounds.advance import abort
 from coordinator.rounds.plans import open_round
-from coordinator.storage.rows import Cohort, CohortState, Device, Round, RoundState, Task
+from coordinator.storage.rows import Cohort, CohortState, Device, Lease, Round, RoundState, Task
 from nightshift.host.clock import now_unix_s
 from nightshift.host.failpoints import ENVIRONMENT_VARIABLE
 from nightshift.protocol.errors import UnreachableError
@@ -130,6 +131,8 @@ def test_killed_between_uploads_and_answers_it_goes_on_with_the_same_set(night: 
 @pytest.mark.parametrize(
     "failpoint",
     [
+        "coordinator.announcement.durable",
+        "coordinator.part.stored",
         "coordinator.part.durable",
         "coordinator.part.durable:3",
         "coordinator.fold.before-commit",
@@ -162,6 +165,7 @@ def test_killed_while_uploads_come_no_device_is_lost_or_counted_twice(night: Nig
         "coordinator.sum.durable",
         "coordinator.release.before-commit",
         "coordinator.release.committed",
+        "coordinator.erase.before-commit",
     ],
 )
 def test_killed_while_answers_come_the_sum_opens_once(night: Night, failpoint: str) -> None:
@@ -288,6 +292,23 @@ def test_killed_when_an_automatic_round_opened_the_round_is_there(home: Home, pa
     plans = [device.check_in().plan for device in night.devices]
     assert {plan.plan_hash for plan in plans if plan is not None} == {night.cohort().plan_hash}
     serve.terminate()
+    night.close()
+
+
+def test_killed_when_it_had_begun_to_lead_it_leads_again_at_once(night: Night) -> None:
+    serve = night.start("coordinator.lease.taken")
+    assert serve.wait_for_death() == -signal.SIGKILL
+    with open_home(night.home) as deployment, deployment.database.reading() as session:
+        killed = session.get_one(Lease, LEADER).token
+    serve = night.start()
+    night.enrol()
+    night.prepare()
+    night.upload()
+    night.answer()
+    night.require_the_exact_sum()
+    with open_home(night.home) as deployment, deployment.database.reading() as session:
+        assert session.get_one(Lease, LEADER).token == killed + 1
+    assert serve.terminate() == ALIVE
     night.close()
 
 
