@@ -90,6 +90,11 @@ class DeviceServiceStub:
                 request_serializer=nightshift_dot_v1_dot_device__pb2.GetReleaseMetadataRequest.SerializeToString,
                 response_deserializer=nightshift_dot_v1_dot_device__pb2.GetReleaseMetadataResponse.FromString,
                 _registered_method=True)
+        self.ReadLog = channel.unary_stream(
+                '/nightshift.v1.DeviceService/ReadLog',
+                request_serializer=nightshift_dot_v1_dot_device__pb2.ReadLogRequest.SerializeToString,
+                response_deserializer=nightshift_dot_v1_dot_device__pb2.ReadLogResponse.FromString,
+                _registered_method=True)
 
 
 class DeviceServiceServicer:
@@ -174,6 +179,13 @@ class DeviceServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReadLog(self, request, context):
+        """Streams entries of the transparency log, for whoever wants to hash all of it again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DeviceServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -231,6 +243,11 @@ def add_DeviceServiceServicer_to_server(servicer, server):
                     servicer.GetReleaseMetadata,
                     request_deserializer=nightshift_dot_v1_dot_device__pb2.GetReleaseMetadataRequest.FromString,
                     response_serializer=nightshift_dot_v1_dot_device__pb2.GetReleaseMetadataResponse.SerializeToString,
+            ),
+            'ReadLog': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReadLog,
+                    request_deserializer=nightshift_dot_v1_dot_device__pb2.ReadLogRequest.FromString,
+                    response_serializer=nightshift_dot_v1_dot_device__pb2.ReadLogResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -531,6 +548,33 @@ class DeviceService:
             '/nightshift.v1.DeviceService/GetReleaseMetadata',
             nightshift_dot_v1_dot_device__pb2.GetReleaseMetadataRequest.SerializeToString,
             nightshift_dot_v1_dot_device__pb2.GetReleaseMetadataResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadLog(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/nightshift.v1.DeviceService/ReadLog',
+            nightshift_dot_v1_dot_device__pb2.ReadLogRequest.SerializeToString,
+            nightshift_dot_v1_dot_device__pb2.ReadLogResponse.FromString,
             options,
             channel_credentials,
             insecure,
