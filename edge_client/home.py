@@ -1,7 +1,8 @@
 """Where the device keeps things.
 
-One directory with `--home DIR` or `NIGHTSHIFT_HOME`; otherwise the user's
-directories after the XDG Base Directory Specification.
+One directory with `--home DIR` or `NIGHTSHIFT_HOME`; the system service's
+(/etc, /var/lib, /var/cache) with the word `system` there; otherwise the user's directories
+after the XDG Base Directory Specification.
 
     config.toml             the owner's settings
     identity.pem            private key, mode 0600
@@ -23,6 +24,8 @@ from pathlib import Path
 from nightshift.host.files import make_private_directory
 
 ENVIRONMENT_VARIABLE = "NIGHTSHIFT_HOME"
+SYSTEM = "system"
+"""In place of a directory: the directories of the system service. A folder of this name is ./system."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +47,16 @@ class Home:
         """Find the directories: an explicit one, the environment's, or the user's."""
         if directory is None and os.environ.get(ENVIRONMENT_VARIABLE):
             directory = Path(os.environ[ENVIRONMENT_VARIABLE])
-        if directory is not None:
-            directory = directory.expanduser().absolute()
-            return cls(directory / "config.toml", directory, directory / "cache")
+        if directory is None:
+            return cls.users()
+        if str(directory) == SYSTEM:
+            return cls.system()
+        directory = directory.expanduser().absolute()
+        return cls(directory / "config.toml", directory, directory / "cache")
+
+    @classmethod
+    def users(cls) -> Home:
+        """The user's own directories."""
         import platformdirs
 
         return cls(
@@ -54,6 +64,11 @@ class Home:
             platformdirs.user_data_path("nightshift"),
             platformdirs.user_cache_path("nightshift"),
         )
+
+    @classmethod
+    def system(cls) -> Home:
+        """The directories of the system service (Filesystem Hierarchy Standard)."""
+        return cls(Path("/etc/nightshift/config.toml"), Path("/var/lib/nightshift"), Path("/var/cache/nightshift"))
 
     @property
     def key_file(self) -> Path:

@@ -37,7 +37,7 @@ def checklist(
         # Vouched for by the coordinator; what this device noted with a clock that was ahead would lock it out.
         past_unix_s=max(membership.joined_unix_s, certificate.not_before_unix_s),
         certificate_end_unix_s=certificate.not_after_unix_s,
-        paused_until_unix_s=store.database.number(PAUSED_UNTIL) or 0,
+        paused_until_unix_s=lambda: store.database.number(PAUSED_UNTIL) or 0,
         night_bytes=store.traffic.of(night_of(clock.now())).total_bytes,
     )
     return Checklist(configuration.conditions, known, machine or Machine())

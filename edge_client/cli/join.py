@@ -22,8 +22,10 @@ def join(call: Call, token: str, name: str) -> None:
     """
     from edge_client.agent.joining import first_check_in
     from edge_client.agent.joining import join as join_coordinator
+    from edge_client.service.platforms import require_supported
     from nightshift.protocol.readable_ids import readable_id
 
+    require_supported()
     joined = join_coordinator(call.home, token, name)
     if joined.new:
         first_check_in(call.home, call.configuration())

@@ -17,13 +17,19 @@ def leave(call: Call, *, wipe: bool, yes: bool) -> None:
     Joining again makes a new key: the way on for a device that was revoked, or
     whose key is in use twice. Chat and the local API go on with the models that
     are here.
+
+    What was contributed before cannot be withdrawn: it went into sums over many devices, and those
+    into adapters. Nobody can take one device's part out again, and nobody can tell which it was.
     """
     from edge_client.agent.leaving import leave as leave_coordinator
 
     if not yes:
-        click.confirm("erase this device's key and leave its coordinator?", abort=True, err=True)
+        wiping = ", and with it the ledger, the list of data sources and all adapters" if wipe else ""
+        click.echo(f"past sums that hold this device's part cannot be withdrawn{wiping and ', wiped or not'}", err=True)
+        click.confirm(f"erase this device's key{wiping}, and leave its coordinator?", abort=True, err=True)
     device = leave_coordinator(call.home, wipe=wipe)
     call.emit(
-        {"device_id": device, "wiped": wipe},
-        f"left; device {device[:16]} is no more. Its operator may revoke it: coordinator device revoke {device[:16]}",
+        {"device_id": device, "wiped": wipe, "past_sums_withdrawn": False},
+        f"left; device {device[:16]} is no more. Its operator may revoke it: coordinator device revoke {device[:16]}\n"
+        "sums that it contributed to stay as they are: one device's part cannot be taken out again",
     )

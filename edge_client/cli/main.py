@@ -17,6 +17,9 @@ COMMANDS = {
     "leave": "edge_client.cli.leave:leave",
     "status": "edge_client.cli.status:status",
     "run": "edge_client.cli.run:run",
+    "pause": "edge_client.cli.pause:pause",
+    "resume": "edge_client.cli.pause:resume",
+    "service": "edge_client.cli.service:service",
     "model": "edge_client.cli.model:model",
     "adapter": "edge_client.cli.adapter:adapter",
     "data": "edge_client.cli.data:data",
@@ -28,6 +31,9 @@ COMMANDS = {
     "policy": "edge_client.cli.policy:policy",
     "profile": "edge_client.cli.profile:profile",
     "config": "edge_client.cli.config:config",
+    "doctor": "edge_client.cli.doctor:doctor",
+    "bugreport": "edge_client.cli.bugreport:bugreport",
+    "completion": "edge_client.cli.completion:completion",
     "log": "edge_client.cli.log:log",
 }
 """Command -> where it is."""

@@ -35,9 +35,9 @@ def status(call: Call) -> None:
         call.emit({"health": health, "joined": False}, health)
         return
     with open_store(call.home) as store:
-        conditions = checklist(call.home, configuration, membership, store).before_a_pass()
+        asked = checklist(call.home, configuration, membership, store).before_a_pass()
+        readings = [condition.read() for condition in asked]
         facts = _facts(store)
-    readings = [condition.read() for condition in conditions]
     blocking = [reading.reason for reading in readings if reading.verdict is Verdict.NO]
     health = _health(facts, blocking)
     value = {

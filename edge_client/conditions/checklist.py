@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,14 +27,14 @@ class Circumstances:
         cache: where models are fetched to.
         past_unix_s: a moment that is past for certain: the latest certificate's beginning.
         certificate_end_unix_s: of the certificate in use.
-        paused_until_unix_s: 0 if it is not paused.
+        paused_until_unix_s: tells until when; a running pass asks again, for the owner may say so while it trains.
         night_bytes: sent and received this night.
     """
 
     cache: Path
     past_unix_s: int
     certificate_end_unix_s: int
-    paused_until_unix_s: int = 0
+    paused_until_unix_s: Callable[[], int] = lambda: 0
     night_bytes: int = 0
 
 
@@ -80,7 +81,11 @@ class Checklist:
 
     def while_training(self) -> list[Condition]:
         """Asked every second of a training run; load and memory are left out, for training takes both."""
-        return [*self._of_the_owner(), Heat(self.machine.files, self.settings.maximum_temperature_celsius)]
+        return [
+            NotPaused(self.circumstances.paused_until_unix_s),
+            *self._of_the_owner(),
+            Heat(self.machine.files, self.settings.maximum_temperature_celsius),
+        ]
 
     def _of_the_owner(self) -> list[Condition]:
         settings, files = self.settings, self.machine.files

@@ -6,6 +6,7 @@ import ctypes
 import os
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
@@ -110,16 +111,17 @@ class WithinHours:
 class NotPaused:
     """The owner did not say `edge-client pause`."""
 
-    until_unix_s: int
+    until_unix_s: Callable[[], int]
 
     def read(self) -> Reading:
         """Whether the pause is over."""
-        if clock.now_unix_s() >= self.until_unix_s:
+        end = self.until_unix_s()
+        if clock.now_unix_s() >= end:
             return Reading.judged("pause", "none", "edge-client pause", reason="")
         until = (
             "told otherwise"
-            if self.until_unix_s >= FOREVER_UNIX_S
-            else datetime.fromtimestamp(self.until_unix_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+            if end >= FOREVER_UNIX_S
+            else datetime.fromtimestamp(end, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         )
         reason = f"paused by its owner until {until}; to go on: edge-client resume"
         return Reading.judged("pause", f"until {until}", "edge-client pause", reason=reason)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from edge_client.conditions.reading import Condition, Reading, Verdict
+from edge_client.conditions.reading import Condition, Verdict
 
 INTERVAL_S = 1.0
 
@@ -24,12 +24,25 @@ class Watch:
         self._conditions = conditions
         self._monotonic_s = monotonic_s
         self._next_s = monotonic_s()
-        self.stopped_by: Reading | None = None
+        self._asked_s: float | None = None
+        self._reason: str | None = None
 
     def __call__(self) -> str | None:
         """The reason to stop; None goes on. The first reason stays."""
-        if self.stopped_by is None and self._monotonic_s() >= self._next_s:
-            self._next_s = self._monotonic_s() + INTERVAL_S
+        now_s = self._asked_s = self._monotonic_s()
+        if self._reason is None and now_s >= self._next_s:
+            self._next_s = now_s + INTERVAL_S
             readings = (condition.read() for condition in self._conditions)
-            self.stopped_by = next((reading for reading in readings if reading.verdict is Verdict.NO), None)
-        return None if self.stopped_by is None else self.stopped_by.reason
+            stopping = next((reading for reading in readings if reading.verdict is Verdict.NO), None)
+            if stopping is not None:
+                self._reason = f"{stopping.reason} [{stopping.name} = {stopping.value}, {stopping.source}]"
+        return self._reason
+
+    def request(self, reason: str) -> bool:
+        """Stop for another reason than a sensor's.
+
+        Returns:
+            Whether somebody asked within the last interval, and so will hear of it.
+        """
+        self._reason = self._reason or reason
+        return self._asked_s is not None and self._monotonic_s() - self._asked_s < INTERVAL_S

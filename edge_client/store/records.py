@@ -149,5 +149,9 @@ class Records:
 
     def last_pass(self) -> Pass | None:
         """The newest pass."""
-        row = self._database.row("SELECT * FROM passes ORDER BY id DESC LIMIT 1")
-        return None if row is None else Pass(row["started_at"], row["ended_at"], row["exit_code"], row["summary"])
+        return next(iter(self.passes(1)), None)
+
+    def passes(self, most: int) -> list[Pass]:
+        """The newest passes, newest first."""
+        rows = self._database.rows("SELECT * FROM passes ORDER BY id DESC LIMIT ?", (most,))
+        return [Pass(row["started_at"], row["ended_at"], row["exit_code"], row["summary"]) for row in rows]

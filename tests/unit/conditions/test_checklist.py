@@ -45,9 +45,9 @@ def test_a_recorded_machine_at_night_may_run(checklist: Made, name: str) -> None
 
 
 def test_training_is_no_reason_to_stop_training(checklist: Made) -> None:
-    """Load and memory are what it takes; the network it does not need, and the pause is for the next pass."""
+    """Load and memory are what it takes; the network it does not need."""
     watched = [condition.read() for condition in checklist("laptop-x86").while_training()]
-    assert names(watched) == ["hours", "power", "voltage", "input", "disk", "temperature"]
+    assert names(watched) == ["pause", "hours", "power", "voltage", "input", "disk", "temperature"]
 
 
 def test_now_asks_for_the_clock_alone(checklist: Made) -> None:

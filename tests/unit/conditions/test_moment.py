@@ -115,9 +115,9 @@ def test_the_hours_are_local_and_summer_time_moves_them(monkeypatch: pytest.Monk
 
 
 def test_a_pause_ends_by_itself() -> None:
-    assert NotPaused(0).read().verdict is Verdict.OK
-    assert NotPaused(NOW - 1).read().verdict is Verdict.OK
-    paused = NotPaused(NOW + 3600).read()
+    assert NotPaused(lambda: 0).read().verdict is Verdict.OK
+    assert NotPaused(lambda: NOW - 1).read().verdict is Verdict.OK
+    paused = NotPaused(lambda: NOW + 3600).read()
     assert paused.verdict is Verdict.NO
     assert "edge-client resume" in paused.reason
-    assert "told otherwise" in NotPaused(FOREVER_UNIX_S).read().reason
+    assert "told otherwise" in NotPaused(lambda: FOREVER_UNIX_S).read().reason
