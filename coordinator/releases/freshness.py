@@ -17,12 +17,17 @@ _WARN_EVERY_S = 86_400
 
 
 class Freshness:
-    """Looks once a minute; several processes may, the rows decide who signs."""
+    """Looks once a minute; several processes may, the rows decide who signs.
+
+    The first look signs everything again: were this database a backup that was brought back, devices would know
+    newer metadata than it has, and take it for a rollback.
+    """
 
     def __init__(self, deployment: Deployment) -> None:
         self._deployment = deployment
         self._look_at_unix_s = 0
         self._warn_at_unix_s = 0
+        self._begins = True
 
     def keep(self, now_unix_s: int) -> None:
         """Sign what has lived half of its life; warn where that is not possible."""
@@ -30,8 +35,9 @@ class Freshness:
             return
         self._look_at_unix_s = now_unix_s + LOOK_EVERY_S
         try:
-            if refresh_metadata(self._deployment, now_unix_s):
+            if refresh_metadata(self._deployment, now_unix_s, everything=self._begins):
                 log.info("release metadata signed again")
+            self._begins = False
             self._warn(now_unix_s)
         except NightshiftError as error:
             # Devices go on with what they serve; at the end of the timestamp they complain, and so does this.

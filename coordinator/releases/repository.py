@@ -106,19 +106,20 @@ def add_package(
     _put(session, deployment, Role.PACKAGES, target, now_unix_s)
 
 
-def refresh_metadata(deployment: Deployment, now_unix_s: int) -> bool:
-    """Sign again what has lived half of its life; returns whether anything had.
+def refresh_metadata(deployment: Deployment, now_unix_s: int, *, everything: bool = False) -> bool:
+    """Sign again what has lived half of its life, or all that the online keys sign; returns whether anything was.
 
     Raises:
         UsageError: the keys of an online role are not here.
     """
     with deployment.database.reading() as session:
-        if not _ages(session, Role.TIMESTAMP, now_unix_s):
+        if not (everything or _ages(session, Role.TIMESTAMP, now_unix_s)):
             return False
     with deployment.database.transaction() as session:
-        if not _ages(session, Role.TIMESTAMP, now_unix_s):
+        if not (everything or _ages(session, Role.TIMESTAMP, now_unix_s)):
             return False  # another process was faster
-        old = {role: latest(session, role, Targets) for role in DELEGATED_PATHS if _ages(session, role, now_unix_s)}
+        due = [role for role in DELEGATED_PATHS if everything or _ages(session, role, now_unix_s)]
+        old = {role: latest(session, role, Targets) for role in due}
         _publish(session, ReleaseKeys(deployment.home.keys_directory), old, now_unix_s)
     return True
 
