@@ -22,6 +22,7 @@ from nightshift.protocol.errors import NotJoinedError
 _OF_THE_COORDINATOR = (
     "log_size",
     "log_root",
+    "log_note",
     "revocation_number",
     "revoked_devices",
     "next_check_in",

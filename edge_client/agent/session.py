@@ -83,12 +83,13 @@ class Session:
             SignatureInvalidError: the checkpoint is not the coordinator's.
             LogInconsistentError: the log forked or shrank.
         """
-        from nightshift.protocol.log import LogView
+        from nightshift.protocol.log import LogView, checkpoint_note
 
         view = LogView.verify(
             checkpoint, trust=self.trust, last=stored_log_head(self.store), consistency_path=consistency_path
         )
-        self.store.database.put(log_size=view.head.size, log_root=view.head.root)
+        note = checkpoint_note(checkpoint, self.trust)
+        self.store.database.put(log_size=view.head.size, log_root=view.head.root, log_note=note)
         return view
 
     def report(self, error: NightshiftError) -> None:

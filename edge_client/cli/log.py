@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import click
 
 from edge_client.cli.options import Call, device_command
+
+if TYPE_CHECKING:
+    from nightshift.protocol.log_heads import OtherHead
+    from nightshift.protocol.trust import Trust
+
+MOST_FILE_BYTES = 65_536
 
 
 @click.group(short_help="The coordinator's transparency log.")
@@ -12,23 +21,111 @@ def log() -> None:
     """The append-only log of what the coordinator said; this device remembers how far it has seen it."""
 
 
-@log.command(epilog="Example: edge-client log verify")
+@log.command(epilog="Example: edge-client log head > head-of-the-kitchen.txt")
+@click.option("--note", is_flag=True, help="Only the signed note, to be sent or kept.")
 @device_command
-def verify(call: Call) -> None:
-    """Ask for the log as it is now, and prove that it only grew since it was seen last."""
-    from edge_client.agent.check_in import check_in
-    from edge_client.agent.session_opening import open_session
-    from nightshift.protocol.errors import VerificationError
+def head(call: Call, *, note: bool) -> None:
+    """Show the log's head that this device saw last, for others to compare.
 
+    Read the short form aloud to somebody else who takes part, or send the note:
+    `edge-client log verify --head` takes both. Nothing is asked of the coordinator.
+    """
+    from edge_client.agent.session import load_trust, stored_log_head
+    from edge_client.identity import require_joined
+    from edge_client.store import open_store
+    from nightshift.protocol.errors import NotFoundError
+    from nightshift.protocol.log_heads import short_head
+
+    _, membership = require_joined(call.home)
+    trust = load_trust(membership)
+    with open_store(call.home) as store:
+        seen, signed = stored_log_head(store), store.database.blob("log_note")
+    if seen is None or signed is None:
+        raise NotFoundError("this device has seen no log yet; run: edge-client run")
+    short = short_head(seen, trust.log_origin)
+    value = {
+        "origin": trust.log_origin,
+        "size": seen.size,
+        "root": seen.root.hex(),
+        "short": short,
+        "note": signed.decode(),
+    }
+    call.emit(value, signed.decode().rstrip("\n") if note else f"{short}\n\n{signed.decode()}".rstrip("\n"))
+
+
+@log.command(epilog="Example: edge-client log verify --head head-of-the-kitchen.txt")
+@click.option(
+    "--head", "heads", multiple=True, metavar="FILE|TEXT", help="What another device saw: a note, or the short form."
+)
+@click.option("--quick", is_flag=True, help="Only prove that it grew; do not read all of it.")
+@device_command
+def verify(call: Call, *, heads: tuple[str, ...], quick: bool) -> None:
+    """Read the whole log, hash it again, and compare it with what this device and others were shown.
+
+    Exit status 14 if it forked, shrank, was altered, says something twice, or lacks
+    something that this device was told.
+    """
+    from edge_client.agent.check_in import check_in
+    from edge_client.agent.log_audit import audit
+    from edge_client.agent.session_opening import open_session
+    from nightshift.protocol.errors import UsageError, VerificationError
+    from nightshift.protocol.log_heads import short_head
+
+    if quick and heads:
+        raise UsageError("--head needs the whole log; leave out --quick")
     with open_session(call.home, call.configuration()) as session:
-        before = session.log_size
+        before, origin = session.log_size, session.trust.log_origin
         try:
-            checked = check_in(session, no_plan=True)
+            others = [_read(text, session.trust) for text in heads]
+            found = None if quick else audit(session, others)
+            seen = check_in(session, no_plan=True).view.head if found is None else found.head
         except VerificationError as error:
             session.report(error)
             raise
-    head = checked.view.head
-    call.emit(
-        {"before": before, "size": head.size, "root": head.root.hex(), "consistent": True},
-        f"the log has {head.size} entries and extends the {before} seen before; root {head.root.hex()}",
-    )
+    value = {
+        "before": before,
+        "size": seen.size,
+        "root": seen.root.hex(),
+        "short": short_head(seen, origin),
+        "consistent": True,
+        "read": found is not None,
+    }
+    lines = [
+        f"the log has {seen.size} entries and extends the {before} seen before",
+        f"head {short_head(seen, origin)}",
+    ]
+    if found is not None:
+        value |= {"kinds": found.kinds, "remembered": found.remembered, "compared": list(found.compared)}
+        kinds = ", ".join(f"{count} {kind}" for kind, count in found.kinds.items())
+        lines += [
+            f"every entry was read and hashed: {kinds}",
+            f"{found.remembered} things that this device was told are in it",
+            *(f"the head of another device, at {size} entries, is the same" for size in found.compared),
+        ]
+    call.emit(value, "\n".join(lines))
+
+
+def _read(text: str, trust: Trust) -> OtherHead:
+    """A head from the command line: a file's content where there is such a file.
+
+    Raises:
+        UsageError: no head, or a file that cannot be read.
+    """
+    from nightshift.protocol.errors import UsageError
+    from nightshift.protocol.log_heads import read_head
+
+    path = Path(text)
+    try:
+        if "\n" not in text and path.is_file():
+            if path.stat().st_size > MOST_FILE_BYTES:
+                raise UsageError(f"{path} is larger than any log head")
+            text = _note_in(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} could not be read as a log head: {error}") from error
+    return read_head(text, trust)
+
+
+def _note_in(content: str) -> str:
+    """The note of a file; `log head` puts the short form and an empty line before it."""
+    first, gap, rest = content.lstrip("\n").partition("\n\n")
+    return rest if gap and "\n" not in first and rest.strip() else content

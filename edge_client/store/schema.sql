@@ -1,6 +1,6 @@
 -- The device's memory. Identifiers and hashes are BLOBs of 32 bytes, times are Unix seconds (UTC).
 
--- One value each: epoch, lost_at, log_size, log_root, revocation_number, revoked_devices, next_check_in.
+-- One value each: epoch, lost_at, log_size, log_root, log_note, revocation_number, revoked_devices, next_check_in.
 CREATE TABLE meta (
     name TEXT PRIMARY KEY,
     value BLOB NOT NULL
