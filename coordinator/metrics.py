@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
@@ -169,6 +169,7 @@ def offered(deployment: Deployment, metrics: CallMetrics, where: Metrics) -> Ite
     if not where.port:
         yield
         return
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # the library's own
     registry = metrics.registry
     registry.register(Standing(deployment))
     for collector in (ProcessCollector, PlatformCollector, GCCollector):
