@@ -141,8 +141,31 @@ def current_adapter(store: Store, task: str | None) -> StoredAdapter | None:
     return None if in_use.current is None else find_adapter(store, in_use.current)
 
 
+def choose(store: Store, task: str, name: str | None) -> None:
+    """Put an adapter in use by the owner's choice, None for the bare base model: no release replaces it."""
+    with store.database.transaction():
+        store.adapters.use(task, name)
+        store.adapters.pin(task, pinned=True)
+
+
+def let_follow(store: Store, task: str) -> None:
+    """Take the owner's choice back: at the next pass the served release comes in use again.
+
+    A release that was kept back because it is worse here stays so; the owner's choice was another matter.
+
+    Raises:
+        NotFoundError: nothing was ever adopted for this task.
+    """
+    if store.adapters.in_use(task) is None:
+        known = ", ".join(store.adapters.tasks()) or "none"
+        raise NotFoundError(f"no adapter was adopted for task {task!r}; tasks here: {known}")
+    with store.database.transaction():
+        store.adapters.pin(task, pinned=False)
+        store.served.unfollow(task)
+
+
 def roll_back(store: Store, task: str) -> StoredAdapter | None:
-    """Put the adapter before the current one back in use; returns it, None for the bare base model.
+    """Put the adapter before the current one back in use, by the owner's choice; None for the bare base model.
 
     Raises:
         NotFoundError: nothing was ever adopted for this task.
@@ -150,7 +173,7 @@ def roll_back(store: Store, task: str) -> StoredAdapter | None:
     in_use = store.adapters.in_use(task)
     if in_use is None:
         raise NotFoundError(f"no adapter was adopted for task {task!r}; there is nothing to go back from")
-    store.adapters.use(task, in_use.previous)
+    choose(store, task, in_use.previous)
     return None if in_use.previous is None else find_adapter(store, in_use.previous)
 
 

@@ -56,6 +56,8 @@ class PolicySettings(_Section):
         tasks: names or shell patterns of the tasks to take part in.
         maximum_rounds_per_week: most contributions in seven days, of all tasks together; unset sets no limit.
         sources: what tasks may learn from; empty lets every task use every source.
+        maximum_loss_increase: nats per answer token by which a newly served adapter may be worse on this device's own
+            hold-out than the one in use; beyond it, that one stays.
         maximum_epsilon: differential-privacy bound per contribution; unset asks for none.
         minimum_openness: lowest class of the Model Openness Framework; unset accepts any.
         minimum_licence: "free" wants weights that anyone may use for anything; unset accepts any.
@@ -69,6 +71,7 @@ class PolicySettings(_Section):
     tasks: tuple[str, ...] = ("*",)
     maximum_rounds_per_week: int | None = Field(default=None, ge=1, le=10_000)
     sources: tuple[SourceRule, ...] = ()
+    maximum_loss_increase: float = Field(default=0.1, ge=0, allow_inf_nan=False)
     maximum_epsilon: float | None = Field(default=None, gt=0)
     minimum_openness: Literal["I", "II", "III"] | None = None
     minimum_licence: Literal["free", "restricted"] | None = None

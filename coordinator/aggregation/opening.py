@@ -16,6 +16,7 @@ from sqlalchemy import select
 
 from coordinator import audit
 from coordinator.aggregation import places
+from coordinator.aggregation.bounds import require_within_bound
 from coordinator.aggregation.documents import document_of
 from coordinator.aggregation.fedavg import means
 from coordinator.compute import inline
@@ -54,6 +55,7 @@ def try_open(deployment: Deployment, cohort_id: bytes, now_unix_s: int) -> bool:
                 document.parameters, cohort.plan_hash, deployment.objects.get(cohort.running_sum_key), answers
             )
             opened = document.vector.decode_sum(vector.values, cohort.counted)
+            require_within_bound(document, opened)
         except SumOutOfRangeError as error:
             _refuse(deployment, cohort_id, str(error), now_unix_s)
             return True

@@ -14,14 +14,16 @@ from dataclasses import dataclass
 from sqlalchemy.orm import Session
 
 from coordinator.deployment import Deployment
+from coordinator.releases.decisions import compared_with
 from coordinator.rounds import prekeys
 from coordinator.rounds.pool import PoolEntry
 from coordinator.rounds.states import INITIAL
 from coordinator.rounds.task_settings import TaskSettings
 from coordinator.storage.rows import Cohort, CommitteeSeat, Model, ReleaseRow, Task
-from nightshift.protocol.adapters.layout import AdapterLayout, Side
+from nightshift.protocol.adapters.slots import TrainedSlots
 from nightshift.protocol.identity import DeviceId
 from nightshift.protocol.manifest import Manifest
+from nightshift.protocol.metrics import ALWAYS, COMPARING
 from nightshift.protocol.plan import (
     PROTOCOL_VERSION,
     PlanDocument,
@@ -62,6 +64,7 @@ def open_cohort(
     settings: TaskSettings,
     *,
     round_number: int,
+    trained_rank: int,
     parent: ReleaseRow,
     entries: Sequence[PoolEntry],
     deadlines: Deadlines,
@@ -75,6 +78,7 @@ def open_cohort(
         task: what is learned.
         settings: of the task.
         round_number: of the round that the cohort is part of.
+        trained_rank: how many rank slots its contributors train.
         parent: the release that the round trains on from.
         entries: the pool, at least three devices, each with an unspent prekey.
         deadlines: of the round.
@@ -102,7 +106,8 @@ def open_cohort(
         n_max=settings.cohort.n_max, value_bits=settings.encoding.value_bits, committee_size=len(committee)
     )
     layout = settings.layout(Manifest.from_bytes(session.get_one(Model, task.package_id).manifest).dimensions)
-    side = settings.adapter.method.side_for_round(parent.number)
+    slots = TrainedSlots(layout, settings.adapter.method.side_for_round(parent.number), trained_rank)
+    compared = compared_with(session, parent) if settings.gate.enabled else None
     plan = plan_pb2.Plan(
         protocol_version=PROTOCOL_VERSION,
         cohort_id=cohort_id,
@@ -110,11 +115,12 @@ def open_cohort(
         task=task.name,
         base_model=task.package_id,
         parent_release=parent.release_id,
+        served_release=b"" if compared is None else compared.release_id,
         layout=layout_to_proto(layout),
-        side=side_to_proto(side),
-        trained_rank=layout.rank,
+        side=side_to_proto(slots.side),
+        trained_rank=slots.rank,
         training=_training(settings),
-        encoding=_encoding(settings, layout, side),
+        encoding=_encoding(settings, slots, metrics=ALWAYS if compared is None else (*ALWAYS, *COMPARING)),
         n_max=settings.cohort.n_max,
         n_min=settings.cohort.n_min,
         pool=ids,
@@ -133,13 +139,13 @@ def _training(settings: TaskSettings) -> plan_pb2.TrainingSettings:
     return plan_pb2.TrainingSettings(**settings.training.model_dump())
 
 
-def _encoding(settings: TaskSettings, layout: AdapterLayout, side: Side) -> plan_pb2.VectorEncoding:
-    encoding, length = settings.encoding, layout.vector_length(side)
+def _encoding(settings: TaskSettings, slots: TrainedSlots, *, metrics: Sequence[str]) -> plan_pb2.VectorEncoding:
+    encoding = settings.encoding
     return plan_pb2.VectorEncoding(
-        delta_length=length,
-        metrics=METRICS,
+        delta_length=slots.length,
+        metrics=metrics,
         value_bits=encoding.value_bits,
-        value_clip=encoding.clip(length),
+        value_clip=encoding.clip(slots.length),
         clip_norm=encoding.clip_norm,
         noise_multiplier=encoding.noise_multiplier,
         rotated=encoding.rotated,

@@ -99,7 +99,8 @@ ROUND_MEANING = MappingProxyType(
     {
         RoundEvent.PUBLISH: "the sums of the opened cohorts, one at least, became a release",
         RoundEvent.FAIL: "every cohort is void",
-        RoundEvent.DISCARD: "the opened sums add up to an adapter that no device could use",
+        RoundEvent.DISCARD: "the opened sums became no release: no device could use what they add up to, the gate "
+        "dropped the release that they started from, or it was left behind meanwhile",
     }
 )
 

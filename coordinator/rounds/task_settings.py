@@ -13,12 +13,16 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from coordinator.aggregation.server_optimisers import ServerMethod, ServerOptimiser
+from coordinator.releases.gate import GateRule
 from coordinator.rounds.assignment import MAX_COHORTS
 from nightshift.host.configuration import load
 from nightshift.protocol.adapters.layout import PROJECTIONS, AdapterLayout, Method, Side
 from nightshift.protocol.errors import NightshiftError, UsageError
+from nightshift.protocol.identity import DeviceId
 from nightshift.protocol.manifest import ModelDimensions
+from nightshift.protocol.metrics import ALWAYS, COMPARING, LOSS_LIMIT, limits_of
 from nightshift.protocol.plan import MAX_BATCH, MAX_STEPS, MAX_TASK_CHARACTERS, MAX_TOKENS, N_MIN_FLOOR
+from nightshift.protocol.readable_ids import parse_device_id
 from nightshift.protocol.secagg.committee import USUAL_SIZE
 from nightshift.protocol.secagg.encoding import Encoding, VectorLayout
 from nightshift.protocol.secagg.parameters import (
@@ -31,10 +35,9 @@ from nightshift.protocol.secagg.parameters import (
 )
 from nightshift.protocol.secagg.rotation import rotated_clip
 
-METRICS = ("loss_before", "loss_after", "tokens")
-"""What every device adds to the sum beside its delta, as docs/protocol.md explains."""
-
 PREKEY_LIFE_S = 14 * 86_400
+SMALLEST_HALF = 4
+"""Rank slots that the smallest device profiles train; below it nothing is halved unasked."""
 SMALLEST_VALUE_CLIP = 1e-9
 """What plans allow at the least (`PlanDocument.parse`)."""
 
@@ -47,9 +50,10 @@ class _Section(BaseModel):
 
 
 class AdapterSettings(_Section):
-    """The adapter's shape, and which side a round trains."""
+    """The adapter's shape, and what of it rounds train: which side and, for devices of different strength, how much."""
 
     rank: int = Field(default=8, ge=1, le=256)
+    ranks: tuple[int, ...] = Field(default=(), description="rank slots that cohorts train; empty: rank and its halves")
     alpha: Positive = 16.0
     method: Method = Method.ALTERNATE
     targets: tuple[str, ...] = PROJECTIONS
@@ -62,6 +66,25 @@ class AdapterSettings(_Section):
         if unknown or not targets:
             raise ValueError(f"choose from {', '.join(PROJECTIONS)}; got {', '.join(unknown) or 'none'}")
         return targets
+
+    @model_validator(mode="after")
+    def _ranks_of_this_adapter(self) -> AdapterSettings:
+        if list(self.ranks) != sorted({rank for rank in self.ranks if rank >= 1}):
+            raise ValueError(f"ranks must ascend from 1 or more, got {', '.join(map(str, self.ranks))}")
+        if self.ranks and self.ranks[-1] != self.rank:
+            raise ValueError(
+                f"the largest of ranks must be the adapter's rank {self.rank}, got {self.ranks[-1]}: "
+                "slots that nobody trains would only cost"
+            )
+        return self
+
+    @property
+    def trained_ranks(self) -> tuple[int, ...]:
+        """Rank slots that cohorts train. Unless the task says so: all of them, half, a quarter, …, at least 4."""
+        ranks = list(self.ranks) or [self.rank]
+        while not self.ranks and ranks[0] % 2 == 0 and ranks[0] // 2 >= SMALLEST_HALF:
+            ranks.insert(0, ranks[0] // 2)
+        return tuple(ranks)
 
 
 class TrainingSettings(_Section):
@@ -128,12 +151,27 @@ class CohortSettings(_Section):
         default=USUAL_SIZE, ge=MIN_COMMITTEE, le=MAX_COMMITTEE, description="members; all devices of a smaller pool"
     )
     pool_min: int = Field(default=0, ge=0, description="devices in the pool before a round opens; 0: n_min")
+    committee_from: tuple[str, ...] = Field(
+        default=(), description="ids of the devices that committees are drawn from; empty: every device of the pool"
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> CohortSettings:
         if self.n_min > self.n_max:
             raise ValueError(f"n_min {self.n_min} is larger than n_max {self.n_max}")
+        if self.committee_from and len(self.seatable) < MIN_COMMITTEE:
+            raise ValueError(
+                f"committee_from names {len(self.seatable)} devices; a committee has at least {MIN_COMMITTEE} members"
+            )
         return self
+
+    @property
+    def seatable(self) -> frozenset[DeviceId]:
+        """Whom a committee may be drawn from; empty for everybody."""
+        try:
+            return frozenset(parse_device_id(text) for text in self.committee_from)
+        except UsageError as error:
+            raise ValueError(f"committee_from: {error}") from error
 
     @property
     def pool_needed(self) -> int:
@@ -190,6 +228,19 @@ class RoundSettings(_Section):
         return self.upload_window_s + self.upload_extension_s + self.answer_window_s
 
 
+class GateSettings(_Section):
+    """When devices serve what was learned (`coordinator.releases.gate`).
+
+    Without the gate every release is served as soon as it is published.
+    """
+
+    enabled: bool = True
+    margin: float = Field(default=0.0, ge=0, le=LOSS_LIMIT, description="nats per answer token, in the mean")
+    minimum_devices: int = Field(default=0, ge=0, le=1 << 30, description="that measured it; 0: n_min of a cohort")
+    share_better: float = Field(default=0.5, ge=0, le=1, description="of the devices' weight")
+    patience: int = Field(default=0, ge=0, le=1000, description="rounds that a candidate which is no worse is held")
+
+
 class TaskSettings(_Section):
     """The whole file."""
 
@@ -201,6 +252,7 @@ class TaskSettings(_Section):
     cohort: CohortSettings = CohortSettings()
     rounds: RoundSettings = RoundSettings()
     server: ServerSettings = ServerSettings()
+    gate: GateSettings = GateSettings()
 
     @field_validator("name")
     @classmethod
@@ -219,6 +271,16 @@ class TaskSettings(_Section):
         except NightshiftError as error:
             raise ValueError(str(error)) from error
         return self
+
+    @property
+    def gate_rule(self) -> GateRule:
+        """What a candidate must achieve."""
+        return GateRule(
+            margin=self.gate.margin,
+            minimum_devices=self.gate.minimum_devices or self.cohort.n_min,
+            share_better=self.gate.share_better,
+            patience=self.gate.patience,
+        )
 
     def layout(self, dimensions: ModelDimensions) -> AdapterLayout:
         """The adapter's shape on a model.
@@ -243,13 +305,14 @@ class TaskSettings(_Section):
 
     def vector(self, layout: AdapterLayout, side: Side) -> VectorLayout:
         """What one contribution's vector holds."""
-        length = layout.vector_length(side)
+        length, metrics = layout.vector_length(side), (*ALWAYS, *COMPARING)
         return VectorLayout(
             delta_length=length,
-            metrics=METRICS,
+            metrics=metrics,
             encoding=Encoding(
                 clip=self.encoding.clip(length), value_bits=self.encoding.value_bits, n_max=self.cohort.n_max
             ),
+            metric_limits=limits_of(metrics),
         )
 
 

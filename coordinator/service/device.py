@@ -13,11 +13,12 @@ from coordinator.diagnostics import log, short
 from coordinator.enrolment import clones, renewal
 from coordinator.enrolment.addresses import announcement
 from coordinator.enrolment.devices import CLONED, MAX_NAME_CHARACTERS, printable, require_enrolled, revocation_list
+from coordinator.log import entries as log_entries
 from coordinator.metrics import CallMetrics
 from coordinator.releases import decisions, publication, repository
 from coordinator.releases.shown import shown
 from coordinator.rounds import offers, prekeys
-from coordinator.rounds.advance import advance
+from coordinator.rounds.advance import Cadence, advance
 from coordinator.rounds.erasures import wanted as erasures_wanted
 from coordinator.rounds.tasks import list_tasks
 from coordinator.service.errors import guarded_call
@@ -33,6 +34,8 @@ from nightshift.protocol.secagg.member import Answer
 from nightshift.v1 import device_pb2, device_pb2_grpc
 
 MAX_DECLINED_TASKS = 64
+LOG_ENTRIES_AT_ONCE = 512
+"""At most 4 KiB each, so that a piece of the log stays below the largest message."""
 
 # ruff: noqa: N802 - gRPC calls methods by the names of the proto
 
@@ -42,6 +45,7 @@ class DeviceServicer(device_pb2_grpc.DeviceServiceServicer):
 
     def __init__(self, deployment: Deployment, metrics: CallMetrics | None = None) -> None:
         self._deployment = deployment
+        self._cadence = Cadence(deployment)
         self._metrics = metrics or CallMetrics()
 
     @guarded_call
@@ -68,6 +72,7 @@ class DeviceServicer(device_pb2_grpc.DeviceServiceServicer):
             if known:
                 device.last_seen_unix_s = now
                 device.client_version = printable(request.client_version, MAX_NAME_CHARACTERS)
+                device.rank_limit = request.rank_limit
                 prekeys.receive(
                     session,
                     device,
@@ -81,7 +86,9 @@ class DeviceServicer(device_pb2_grpc.DeviceServiceServicer):
             log.warning("identity in use twice; held", device=short(identity))
             raise ClonedIdentityError(CLONED)
         failpoint("coordinator.check-in.durable")
-        advance(deployment)
+        if request.prekeys:
+            self._cadence.something_happened()  # the pool has grown: it may suffice for a round now
+        self._cadence.advance()
         return self._greeting(device, request, version)
 
     def _greeting(self, device: Device, request: device_pb2.CheckInRequest, version: int) -> device_pb2.CheckInResponse:
@@ -135,6 +142,7 @@ class DeviceServicer(device_pb2_grpc.DeviceServiceServicer):
         if not complete and progress.offset_bytes == request.size_bytes:
             # All bytes became durable before a crash: the device has nothing left to send.
             uploads.finish(self._deployment, device, request.cohort_id, now_unix_s())
+            self._cadence.something_happened()
             complete = True
         return device_pb2.OpenUploadResponse(offset=progress.offset_bytes, complete=complete)
 
@@ -158,6 +166,7 @@ class DeviceServicer(device_pb2_grpc.DeviceServiceServicer):
                 self._metrics.uploaded(receiver.offset_bytes - before_bytes)
             if not receiver.complete and receiver.everything_is_here:
                 uploads.finish(self._deployment, device, first.cohort_id, now_unix_s())
+                self._cadence.something_happened()
                 receiver.complete = True
         return device_pb2.UploadResponse(offset=receiver.offset_bytes, complete=receiver.complete)
 
@@ -193,6 +202,7 @@ class DeviceServicer(device_pb2_grpc.DeviceServiceServicer):
         device = self._device(context)
         advance(self._deployment)
         refusals.receive(self._deployment, device, request, now_unix_s=now_unix_s())
+        self._cadence.something_happened()
         return device_pb2.RefuseResponse()
 
     @guarded_call
@@ -215,6 +225,7 @@ class DeviceServicer(device_pb2_grpc.DeviceServiceServicer):
             signature=request.signature,
             now_unix_s=now_unix_s(),
         )
+        self._cadence.something_happened()
         return device_pb2.StateErasureResponse()
 
     @guarded_call
@@ -244,6 +255,23 @@ class DeviceServicer(device_pb2_grpc.DeviceServiceServicer):
         with self._deployment.database.reading() as session:
             document = repository.document(session, request.role, request.version)
         return device_pb2.GetReleaseMetadataResponse(document=document)
+
+    @guarded_call
+    def ReadLog(
+        self, request: device_pb2.ReadLogRequest, context: grpc.ServicerContext
+    ) -> Iterator[device_pb2.ReadLogResponse]:
+        """Stream entries of the log."""
+        self._device(context)
+        with self._deployment.database.reading() as session:
+            size = self._deployment.log.snapshot(session).size
+        if not request.first <= request.end <= size:
+            raise MalformedError(
+                f"the log has {size} entries, those from {request.first} to {request.end} were asked for"
+            )
+        for first in range(request.first, request.end, LOG_ENTRIES_AT_ONCE):
+            with self._deployment.database.reading() as session:
+                found = log_entries(session, first, min(first + LOG_ENTRIES_AT_ONCE, request.end))
+            yield device_pb2.ReadLogResponse(entries=found)
 
     @guarded_call
     def FetchArtefact(

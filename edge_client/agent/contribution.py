@@ -10,20 +10,19 @@ import hashlib
 import math
 import os
 import shutil
-from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from edge_client import policy
-from edge_client.agent import local_training, uploads
+from edge_client.agent import local_training, metrics, uploads
 from edge_client.agent.examination import Assignment
-from edge_client.agent.releases import obtain_adapter
+from edge_client.agent.releases import adapter_bytes, obtain_adapter
 from edge_client.agent.session import Session
 from edge_client.artefacts import Progress, no_progress
 from edge_client.configuration import TrainingLimits
 from edge_client.store.contributions import State, StoredContribution
 from nightshift.host.failpoints import failpoint
 from nightshift.host.files import make_private_directory, require_free_space, write_atomic
-from nightshift.protocol.errors import DeclinedError, IncompatibleError
+from nightshift.protocol.errors import DeclinedError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -59,7 +58,7 @@ def prepare(
     """
     local_training.require_enabled(session.configuration.training)
     document = assignment.plan.document
-    metrics = _metric_functions(document)
+    metrics.require_known(document)
     allowed = [
         source
         for source in session.store.records.sources()
@@ -68,6 +67,7 @@ def prepare(
     sources = local_training.usable_sources(allowed, session.notes)
     package = _package(session, assignment, on_download)
     parent = obtain_adapter(session, assignment.parent)
+    compare = {} if assignment.served is None else {metrics.SERVED: adapter_bytes(session, assignment.served)}
     directory = session.home.training / assignment.plan.plan_hash.hex()
     local_training.forget_other_runs(session.home.training, keep=directory)
     job = local_training.Job(
@@ -79,10 +79,12 @@ def prepare(
         directory=directory,
         time_limit_s=_time_limit_s(session, document),
         should_stop=session.should_stop,
+        compare=compare,
     )
     result = local_training.train(job, session.configuration.training, on_step=on_step)
     session.notes.extend(local_training.allocator_notes(result, session.configuration.training))
-    values = _encode(document, parent, result, metrics)
+    rolled_back = session.store.served.keeps_another(document.task)
+    values = _encode(document, parent, result, rolled_back=rolled_back)
     contribution = _journal(session, assignment, result, values)
     shutil.rmtree(directory, ignore_errors=True)
     return contribution
@@ -126,30 +128,8 @@ def _time_limit_s(session: Session, document: PlanDocument) -> float:
     return float(min(left, session.configuration.training.time_ceiling_s))
 
 
-MetricFunctions = Mapping[str, "Callable[[ChildResult], float]"]
-
-
-def _metric_functions(document: PlanDocument) -> MetricFunctions:
-    """How each metric of the plan is measured.
-
-    Raises:
-        IncompatibleError: the plan wants one that this build does not know.
-    """
-    known: MetricFunctions = {
-        "loss_before": lambda result: result.held_out_losses["parent"].mean,
-        "loss_after": lambda result: result.held_out_losses["trained"].mean,
-        "tokens": lambda result: result.outcome.tokens / 1000,
-    }
-    unknown = [name for name in document.vector.metrics if name not in known]
-    if unknown:
-        raise IncompatibleError(
-            f"the plan asks for the metric {unknown[0]!r}, this build knows {', '.join(known)}; upgrade edge-client"
-        )
-    return {name: known[name] for name in document.vector.metrics}
-
-
 def _encode(
-    document: PlanDocument, parent: Tensors, result: ChildResult, metrics: MetricFunctions
+    document: PlanDocument, parent: Tensors, result: ChildResult, *, rolled_back: bool = False
 ) -> NDArray[np.uint64]:
     """The integers that are encrypted: weighted delta, weight, metrics.
 
@@ -158,13 +138,8 @@ def _encode(
     """
     delta = clipped(document.slots.delta(result.outcome.adapter, parent), document.clip_norm)
     weight = contribution_weight(result.examples, document.training.examples_for_full_weight)
-    measured = {}
-    for (name, measure), limit in zip(metrics.items(), document.vector.limits, strict=True):
-        value = measure(result)
-        if not math.isfinite(value):
-            raise DeclinedError(f"the metric {name!r} came out as {value}; nothing was sent")
-        measured[name] = min(max(value, 0.0), limit)
-    return document.vector.encode(delta, weight, measured, os.urandom)
+    values = metrics.measured(document, metrics.Night(result, weight, rolled_back))
+    return document.vector.encode(delta, weight, values, os.urandom)
 
 
 def clipped(delta: NDArray[np.float32], clip_norm: float) -> NDArray[np.float32]:

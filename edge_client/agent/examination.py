@@ -26,10 +26,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """A plan that this device may carry out, and the release to start from."""
+    """A plan that this device may carry out, and the release to start from.
+
+    Attributes:
+        plan: verified and allowed by the owner.
+        parent: the release to start from.
+        served: the release to compare the parent with; None if the plan compares nothing.
+    """
 
     plan: VerifiedPlan
     parent: VerifiedRelease
+    served: VerifiedRelease | None = None
 
 
 def examine(session: Session, checked: CheckedIn, releases: Mapping[bytes, VerifiedRelease]) -> Assignment | None:
@@ -62,10 +69,13 @@ def examine(session: Session, checked: CheckedIn, releases: Mapping[bytes, Verif
     local_training.require_slots(session.configuration.training, plan.document.slots)
     policy.check_plan(session.configuration.policy, plan.document, situation(session, plan.document.cohort_id))
     parent = _parent(plan, releases)
+    served = _served(plan, releases)
+    if parent.document.restores is not None:
+        _note_restored(session, checked, parent)
     if _contributed(session, plan, parent):
         return None
     _require_memory(session, parent)
-    return Assignment(plan, parent)
+    return Assignment(plan, parent, served)
 
 
 def situation(session: Session, cohort_id: bytes) -> policy.Situation:
@@ -94,11 +104,44 @@ def _parent(plan: VerifiedPlan, releases: Mapping[bytes, VerifiedRelease]) -> Ve
     return parent
 
 
+def _served(plan: VerifiedPlan, releases: Mapping[bytes, VerifiedRelease]) -> VerifiedRelease | None:
+    """The release that the plan has compared with its parent."""
+    from nightshift.protocol.plan_checks import verify_served
+
+    wanted = plan.document.served_release
+    if wanted is None:
+        return None
+    served = releases.get(wanted)
+    if served is None:
+        raise VerificationError(
+            f"the plan compares its parent with release {wanted.hex()[:16]}, which the coordinator did not show; "
+            "refusing"
+        )
+    verify_served(plan, served)
+    return served
+
+
+def _note_restored(session: Session, checked: CheckedIn, parent: VerifiedRelease) -> None:
+    """Say why learning starts again from an earlier adapter, by the logged decision."""
+    from edge_client.agent.decisions import require_reason, verify_decisions
+
+    reason = require_reason(verify_decisions(session, checked.response, checked.view), parent)
+    session.notes.append(f"task {parent.document.task!r} starts again from an earlier adapter ({reason})")
+
+
 def _contributed(session: Session, plan: VerifiedPlan, parent: VerifiedRelease) -> bool:
-    """Whether this very plan was carried out; refuses if the parent was used under another."""
+    """Whether this very plan was carried out; refuses if the parent was used under another.
+
+    The same adapter under another name is the same parent, unless a decision of this task restored it
+    (docs/protocol.md, "Starting again").
+    """
     earlier = session.store.contributions.of_parent(
         plan.document.task, parent.release_id, parent.document.adapter_sha256
     )
+    if parent.document.restores is not None:
+        earlier = [
+            each for each in earlier if each.task != plan.document.task or each.parent_release == parent.release_id
+        ]
     if any(contribution.plan_hash == plan.plan_hash for contribution in earlier):
         return True
     for contribution in earlier:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,6 +45,7 @@ class Job:
         directory: for checkpoints; the same job continues there.
         time_limit_s: seconds; 0 means none.
         should_stop: asked all the time; a reason ends the run at a checkpoint.
+        compare: name -> safetensors bytes of further adapters whose loss on the hold-out is wanted.
     """
 
     package: ModelPackage
@@ -55,6 +56,7 @@ class Job:
     directory: Path
     time_limit_s: float
     should_stop: Callable[[], str | None] = lambda: None
+    compare: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def require_enabled(limits: TrainingLimits) -> None:
@@ -187,6 +189,7 @@ def _request(job: Job, limits: TrainingLimits) -> ChildRequest:
         settings=job.settings,
         sources=tuple(job.sources),
         held_out_fraction=HELD_OUT_FRACTION,
+        compare=job.compare,
         runtime=RuntimeSettings(threads=limits.threads, recompute=limits.recompute),
         memory_limit_bytes=limits.memory_ceiling_mb * 2**20,
         time_limit_s=job.time_limit_s,

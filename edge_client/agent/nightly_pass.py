@@ -23,6 +23,7 @@ from edge_client.agent import local_training, pace, uploads
 from edge_client.agent.eligibility import checklist
 from edge_client.agent.report import PassReport
 from edge_client.agent.session import Session
+from edge_client.agent.stopping import stopping
 from edge_client.artefacts import Progress, no_progress
 from edge_client.conditions import require
 from edge_client.conditions.watch import Watch
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from edge_client.agent.updates import TrustedTargets
     from edge_client.identity import Membership
     from edge_client.store.contributions import StoredContribution
+    from nightshift.protocol.decision import VerifiedDecision
     from nightshift.protocol.release import VerifiedRelease
 
 Result = TypeVar("Result")
@@ -102,7 +104,9 @@ def run_pass(
                     limit_mb = 0 if now else configuration.conditions.nightly_limit_mb
                     meter = Meter(store.traffic, limit_mb * 2**20)
                     connection = stack.enter_context(connect(identity, membership, meter))
-                    watch = checklist(home, configuration, membership, store).while_training()
+                    watched = checklist(home, configuration, membership, store).while_training()
+                    watch = Watch([] if now else watched)
+                    stack.enter_context(stopping(watch))
                     session = Session(
                         home,
                         configuration,
@@ -111,9 +115,12 @@ def run_pass(
                         store,
                         connection,
                         notes=report.notes,
-                        should_stop=Watch([] if now else watch),
+                        should_stop=watch,
                     )
                     _Pass(session, report, watcher or Watcher(), stack, meter, dry_run=dry_run).run()
+            except KeyboardInterrupt:
+                report.add_problem(DeclinedError("stopped by a person or by the system; the next pass goes on"))
+                raise
             except Exception as error:
                 # Not a problem of a step but a defect of this program: `status` must not call it a success.
                 report.add_problem(NightshiftError(f"stopped by an unexpected {type(error).__name__}"))
@@ -197,6 +204,8 @@ class _Pass:
                 self._adopt(checked, releases)
             if releases is not None and response.HasField("plan"):
                 self._attempt(partial(self._contribute, checked, releases))
+        if not self._dry_run:
+            self._look_again()
 
     def _attempt(self, step: Callable[[], Result], *, fatal: bool = False) -> Result | None:
         """Run a step; note why it failed, and whether the pass can go on."""
@@ -298,38 +307,62 @@ class _Pass:
         return verify_offers(self._session, checked.response, checked.view)
 
     def _adopt(self, checked: CheckedIn, verified: Mapping[bytes, VerifiedRelease]) -> None:
-        from edge_client.agent.releases import newest_by_task
+        from edge_client.agent.releases import chosen_tasks
         from edge_client.agent.updates import refresh, settle
 
         problems = len(self._report.problems)
-        targets = self._attempt(partial(refresh, self._session, checked.response))
-        if targets is None:
+        decisions = self._attempt(partial(self._note, checked, verified))
+        targets = None if decisions is None else self._attempt(partial(refresh, self._session, checked.response))
+        if decisions is None or targets is None:
             return
-        for release in newest_by_task(self._session, verified):
-            self._attempt(partial(self._adopt_one, targets, release.document.task, verified))
+        for task in chosen_tasks(self._session, verified):
+            self._attempt(partial(self._follow, targets, task, verified, decisions))
         # Cut off before this, or failed, the next pass looks at the same metadata again.
         if len(self._report.problems) == problems and not self._dry_run:
             self._attempt(partial(settle, self._session, targets, verified))
 
-    def _adopt_one(self, targets: TrustedTargets, task: str, verified: Mapping[bytes, VerifiedRelease]) -> None:
-        from edge_client.agent.releases import adopt, check_order, file_is_missing, obtain_adapter
+    def _note(self, checked: CheckedIn, verified: Mapping[bytes, VerifiedRelease]) -> list[VerifiedDecision]:
+        """Remember the releases and decisions that were shown; returns the decisions."""
+        from edge_client.agent.decisions import remember_newest, verify_decisions
+        from edge_client.agent.releases import note_releases
+
+        decisions = verify_decisions(self._session, checked.response, checked.view)
+        if not self._dry_run:
+            note_releases(self._session, verified)
+            remember_newest(self._session, decisions)
+        return decisions
+
+    def _follow(
+        self,
+        targets: TrustedTargets,
+        task: str,
+        verified: Mapping[bytes, VerifiedRelease],
+        decisions: list[VerifiedDecision],
+    ) -> None:
+        from edge_client.agent.decisions import require_decision
+        from edge_client.agent.following import Step, follow, next_step
 
         release = targets.choose(task, verified)
         if release is None:
             # None is served yet, or another since the check-in: the next pass is offered it.
             return
+        decision = require_decision(decisions, release)
         targets.check_package(release.document.base_model)
-        name = f"{release.document.task}/{release.document.number}"
-        if not check_order(self._session, release):
-            if file_is_missing(self._session, name) and not self._dry_run:
-                obtain_adapter(self._session, release)
-                self._session.notes.append(f"the file of adapter {name} was gone and has been fetched again")
-            return
         if self._dry_run:
-            self._report.would.append(f"would adopt {name}")
+            if next_step(self._session, release) is Step.ADOPT:
+                self._report.would.append(f"would adopt {task}/{release.document.number}")
             return
-        adopt(self._session, release)
-        self._report.adopted.append(name)
+        followed = follow(self._session, release, decision)
+        self._report.adopted += [followed.adopted] if followed.adopted is not None else []
+        self._report.kept_back += [followed.kept] if followed.kept is not None else []
+
+    def _look_again(self) -> None:
+        """Compare what could not be compared when it was adopted; what is worse here goes out of use."""
+        from edge_client.agent.following import look_again
+
+        for task in self._session.store.adapters.tasks():
+            name = self._attempt(partial(look_again, self._session, task))
+            self._report.kept_back += [name] if name is not None else []
 
     def _assignment(self, checked: CheckedIn, releases: Mapping[bytes, VerifiedRelease]) -> Assignment | None:
         """The first plan, in the coordinator's order of tasks, that may be carried out; None if there is nothing to do.

@@ -41,7 +41,7 @@ def verify_offers(
 
 
 def nothing_new(session: Session, response: device_pb2.CheckInResponse) -> bool:
-    """Whether every release offered is one that was verified before and is complete on this disk.
+    """Whether all that is shown was verified before and followed, and is complete on this disk.
 
     A pass with nothing to do asks only this: it needs neither signatures nor numpy.
     """
@@ -55,51 +55,63 @@ def nothing_new(session: Session, response: device_pb2.CheckInResponse) -> bool:
             return False
         task, number = seen
         offered[task] = max(number, offered.get(task, -1))
-    return all(adapters.newest_release(task) == number for task, number in offered.items()) and not any(
-        file_is_missing(session, f"{task}/{number}") for task, number in offered.items()
+    return (
+        all(adapters.newest_release(task) == number for task, number in offered.items())
+        and all(
+            session.store.served.is_followed(digest(Domain.DECISION_ID, offer.decision)) for offer in response.decisions
+        )
+        and not any(file_is_missing(session, name) for name in names_in_use(session))
     )
 
 
+def names_in_use(session: Session) -> list[str]:
+    """Names of the adapters that answer."""
+    pairs = [session.store.adapters.in_use(task) for task in session.store.adapters.tasks()]
+    return [pair.current for pair in pairs if pair is not None and pair.current is not None]
+
+
 def file_is_missing(session: Session, name: str) -> bool:
-    """Whether an adopted release's file has gone from this disk."""
+    """Whether the file of a released adapter has gone from this disk; a personal one cannot be fetched again."""
     stored = session.store.adapters.find(name)
-    return stored is not None and not adapter_file(session.home, stored.sha256).exists()
+    return (
+        stored is not None and stored.release_id is not None and not adapter_file(session.home, stored.sha256).exists()
+    )
 
 
-def newest_by_task(session: Session, releases: Mapping[bytes, VerifiedRelease]) -> list[VerifiedRelease]:
-    """The newest release of each task in which the owner takes part."""
-    newest: dict[str, VerifiedRelease] = {}
-    for release in releases.values():
-        task = release.document.task
-        if not policy.accepts_task(session.configuration.policy, task):
-            continue
-        if task not in newest or release.document.number > newest[task].document.number:
-            newest[task] = release
-    return list(newest.values())
+def chosen_tasks(session: Session, releases: Mapping[bytes, VerifiedRelease]) -> list[str]:
+    """The tasks with a release in which the owner takes part."""
+    tasks = {release.document.task for release in releases.values()}
+    return sorted(task for task in tasks if policy.accepts_task(session.configuration.policy, task))
 
 
-def check_order(session: Session, release: VerifiedRelease) -> bool:
-    """Check a task's newest release against those seen before; True if it is new.
+def note_releases(session: Session, releases: Mapping[bytes, VerifiedRelease]) -> None:
+    """Remember every release that was shown, and say what became of contributions.
 
     Raises:
         EquivocationError: another release under a number that was seen.
-        VerificationError: the newest one is older than one seen before.
+        VerificationError: the newest one of a task is older than one seen before.
     """
-    document = release.document
-    seen = session.store.adapters.newest_release(document.task)
-    known = session.store.adapters.release_id_of(document.task, document.number)
-    if known is not None and known != release.release_id:
-        raise EquivocationError(f"release {document.number} of task {document.task!r} was shown in two versions")
-    if seen is not None and document.number < seen:
-        raise VerificationError(
-            f"the newest release of task {document.task!r} is said to be {document.number}, but {seen} was seen "
-            "before; the one in use stays"
-        )
-    return seen is None or document.number > seen
+    adapters = session.store.adapters
+    for release in sorted(releases.values(), key=lambda release: release.document.number):
+        document = release.document
+        known = adapters.release_id_of(document.task, document.number)
+        if known is not None and known != release.release_id:
+            raise EquivocationError(f"release {document.number} of task {document.task!r} was shown in two versions")
+        if known is None:
+            adapters.see_release(document.task, document.number, release.release_id, session.now_unix_s)
+            _tell_what_became_of_contributions(session, document)
+    for task in {release.document.task for release in releases.values()}:
+        shown = max(each.document.number for each in releases.values() if each.document.task == task)
+        seen = adapters.newest_release(task)
+        if seen is not None and shown < seen:
+            raise VerificationError(
+                f"the newest release of task {task!r} is said to be {shown}, but {seen} was seen before; the one in "
+                "use stays"
+            )
 
 
-def adopt(session: Session, release: VerifiedRelease) -> StoredAdapter:
-    """Fetch, check and put in use the adapter of a release; the one before stays for a rollback.
+def fetch(session: Session, release: VerifiedRelease) -> StoredAdapter:
+    """The adapter of a release, fetched and checked, on this disk but not in use yet.
 
     Raises:
         HashMismatchError: other bytes than the release promises.
@@ -109,7 +121,7 @@ def adopt(session: Session, release: VerifiedRelease) -> StoredAdapter:
 
     document = release.document
     obtain_adapter(session, release)
-    adapter = StoredAdapter(
+    return StoredAdapter(
         name=f"{document.task}/{document.number}",
         task=document.task,
         sha256=document.adapter_sha256,
@@ -118,11 +130,17 @@ def adopt(session: Session, release: VerifiedRelease) -> StoredAdapter:
         release_id=release.release_id,
         adopted_at_unix_s=session.now_unix_s,
     )
-    with session.store.database.transaction():
-        session.store.adapters.adopt(adapter)
-        session.store.adapters.see_release(document.task, document.number, release.release_id, session.now_unix_s)
+
+
+def adopt(session: Session, release: VerifiedRelease) -> StoredAdapter:
+    """Fetch, check and put in use the adapter of a release; the one before stays for a rollback.
+
+    Raises:
+        HashMismatchError, IncompatibleError: as `fetch`.
+    """
+    adapter = fetch(session, release)
+    session.store.adapters.adopt(adapter)
     failpoint("device.release.adopted")
-    _tell_what_became_of_contributions(session, document)
     return adapter
 
 
@@ -144,9 +162,22 @@ def _tell_what_became_of_contributions(session: Session, document: ReleaseDocume
             several = f" of {cohorts} cohorts" if cohorts > 1 else ""
             session.notes.append(f"{name} holds {what}, in the sum{several} over {document.contributors} devices")
         else:
-            session.notes.append(
-                f"{name} does not hold {what}, though the coordinator took it and showed no void of its cohort"
+            why = (
+                "though the coordinator took it and showed no void of its cohort"
+                if document.restores is None
+                else "since learning goes back to an earlier release"
             )
+            session.notes.append(f"{name} does not hold {what}, {why}")
+
+
+def adapter_bytes(session: Session, release: VerifiedRelease) -> bytes:
+    """The file of a release's adapter, fetched if it is not here, checked in any case.
+
+    Raises:
+        HashMismatchError, IncompatibleError: as `obtain_adapter`.
+    """
+    obtain_adapter(session, release)
+    return adapter_file(session.home, release.document.adapter_sha256).read_bytes()
 
 
 def obtain_adapter(session: Session, release: VerifiedRelease) -> Tensors:

@@ -41,6 +41,7 @@ class PassReport:
         refused: cohorts with a contributor's share that could not be used, which was said instead, hex.
         laid_to_rest: void cohorts that were stated never to have been answered, hex.
         adopted: adapters that came in use: "task/number".
+        kept_back: adapters that are served but worse on this device's own text: "task/number".
         would: in a dry run, what would be done.
         notes: beside the outcome.
         problems: what failed.
@@ -54,6 +55,7 @@ class PassReport:
     refused: list[str] = field(default_factory=list)
     laid_to_rest: list[str] = field(default_factory=list)
     adopted: list[str] = field(default_factory=list)
+    kept_back: list[str] = field(default_factory=list)
     would: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
@@ -80,6 +82,7 @@ class PassReport:
             *(f"reported unusable shares in cohort {cohort[:16]}" for cohort in self.refused),
             *(f"laid void cohort {cohort[:16]} to rest" for cohort in self.laid_to_rest),
             *(f"adopted {name}" for name in self.adopted),
+            *(f"did not keep {name}, which is worse here" for name in self.kept_back),
             *self.would,
         ]
 

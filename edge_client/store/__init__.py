@@ -13,6 +13,7 @@ from edge_client.store.contributions import Contributions
 from edge_client.store.database import Database
 from edge_client.store.prekeys import Prekeys
 from edge_client.store.records import Records
+from edge_client.store.served import Served
 from edge_client.store.traffic import Traffic
 from nightshift.host.clock import now_unix_s
 
@@ -28,6 +29,7 @@ class Store:
     answers: Answers
     contributions: Contributions
     adapters: Adapters
+    served: Served
     records: Records
     traffic: Traffic
 
@@ -49,6 +51,7 @@ def open_store(home: Home) -> Iterator[Store]:
             answers=Answers(database),
             contributions=Contributions(database),
             adapters=Adapters(database),
+            served=Served(database),
             records=Records(database),
             traffic=Traffic(database),
         )

@@ -33,10 +33,15 @@ class StoredAdapter:
 
 @dataclass(frozen=True, slots=True)
 class InUse:
-    """Names of the adapter that answers for a task and of the one before; None is the bare base model."""
+    """Names of the adapter that answers for a task and of the one before; None is the bare base model.
+
+    Attributes:
+        pinned: the owner chose the current one; no release replaces it.
+    """
 
     current: str | None
     previous: str | None
+    pinned: bool = False
 
 
 class Adapters:
@@ -71,9 +76,16 @@ class Adapters:
     def adopt(self, adapter: StoredAdapter) -> None:
         """Keep an adapter and put it in use; the one before stays for a rollback."""
         with self._database.transaction() as connection:
+            self.keep(adapter)
+            _switch(connection, adapter.task, adapter.name)
+
+    def keep(self, adapter: StoredAdapter) -> None:
+        """Keep an adapter beside the one in use."""
+        with self._database.transaction() as connection:
             connection.execute(
-                "INSERT OR REPLACE INTO adapters (name, task, sha256, base_model, layout, release_id, adopted_at)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO adapters (name, task, sha256, base_model, layout, release_id, adopted_at)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET sha256 = excluded.sha256,"
+                " base_model = excluded.base_model, layout = excluded.layout, release_id = excluded.release_id",
                 (
                     adapter.name,
                     adapter.task,
@@ -84,17 +96,21 @@ class Adapters:
                     adapter.adopted_at_unix_s,
                 ),
             )
-            _switch(connection, adapter.task, adapter.name)
 
     def use(self, task: str, name: str | None) -> None:
         """Switch a task to an adapter, or to the bare base model."""
         with self._database.transaction() as connection:
             _switch(connection, task, name)
 
+    def pin(self, task: str, *, pinned: bool) -> None:
+        """Say whether the owner chose what a task uses, so that no release replaces it."""
+        with self._database.transaction() as connection:
+            connection.execute("UPDATE in_use SET pinned = ? WHERE task = ?", (pinned, task))
+
     def in_use(self, task: str) -> InUse | None:
         """What answers for a task; None if nothing was ever adopted for it."""
-        row = self._database.row("SELECT current, previous FROM in_use WHERE task = ?", (task,))
-        return None if row is None else InUse(row["current"], row["previous"])
+        row = self._database.row("SELECT current, previous, pinned FROM in_use WHERE task = ?", (task,))
+        return None if row is None else InUse(row["current"], row["previous"], bool(row["pinned"]))
 
     def tasks(self) -> list[str]:
         """Tasks that have an adapter in use."""

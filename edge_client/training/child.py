@@ -9,6 +9,7 @@ does not run while the main thread is inside ONNX Runtime.
 from __future__ import annotations
 
 import json
+import math
 import os
 import resource
 import signal
@@ -16,17 +17,19 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
 from edge_client.data.prepare import prepare
+from edge_client.data.tokens import TokenExample
 from edge_client.engines.onnx_engine import OnnxEngine
 from edge_client.training import exchange
 from edge_client.training.allocator import allocator_in_use
 from edge_client.training.evaluate import AnswerLoss, answer_loss
 from edge_client.training.exchange import ChildRequest, ChildResult
 from edge_client.training.interrupt import Interrupt
-from edge_client.training.trainer import Progress, train
+from edge_client.training.trainer import Progress, TrainingOutcome, train
 from nightshift.packages.package import ModelPackage
 from nightshift.protocol.adapters import AdapterLayout, Tensors, TrainedSlots
 from nightshift.protocol.adapters.formats import from_safetensors, layout_of, to_safetensors
@@ -102,6 +105,7 @@ def _work(directory: Path, interrupt: Interrupt) -> None:
 
 
 def _train(directory: Path, request: ChildRequest, interrupt: Interrupt) -> tuple[ChildResult, AdapterLayout]:
+    """Trains, unless it is only to measure, and measures what came out and what the request names."""
     package = ModelPackage.open(request.package_directory, verify=False)
     layout = layout_of(request.adapter)
     parent = from_safetensors(request.adapter, layout)
@@ -112,25 +116,23 @@ def _train(directory: Path, request: ChildRequest, interrupt: Interrupt) -> tupl
         held_out_fraction=request.held_out_fraction,
         max_examples=request.max_examples,
     )
-    with (directory / exchange.PROGRESS).open("a", encoding="utf-8", buffering=1) as log:
-
-        def on_step(progress: Progress) -> None:
-            log.write(json.dumps([progress.step, progress.steps, progress.loss, progress.tokens]) + "\n")
-
-        outcome = train(
-            package,
-            parent,
-            TrainedSlots(layout, request.side, request.trained_rank or layout.rank),
-            data.train,
-            request.settings,
-            checkpoint_directory=directory,
-            on_step=on_step,
-            runtime=request.runtime,
+    adapters: dict[str, Tensors] = {}
+    if request.measure_only:
+        outcome = TrainingOutcome(dict(parent), 0, math.nan, math.nan, 0, None)
+    else:
+        slots = TrainedSlots(layout, request.side, request.trained_rank or layout.rank)
+        outcome = _steps(
+            directory,
+            request,
+            package=package,
+            parent=parent,
+            slots=slots,
+            examples=data.train,
             interrupt=interrupt,
         )
+        adapters |= {"parent": parent, "trained": outcome.adapter}
     losses: dict[str, AnswerLoss] = {}
     if outcome.stopped is None and data.held_out:
-        adapters: dict[str, Tensors] = {"parent": parent, "trained": outcome.adapter}
         layouts = dict.fromkeys(adapters, layout)
         for name, file in request.compare.items():
             layouts[name] = layout_of(file)
@@ -141,6 +143,34 @@ def _train(directory: Path, request: ChildRequest, interrupt: Interrupt) -> tupl
                 losses[name] = answer_loss(engine, data.held_out)
     result = ChildResult(outcome, len(data.train), len(data.held_out), data.skipped, losses, allocator_in_use())
     return result, layout
+
+
+def _steps(
+    directory: Path,
+    request: ChildRequest,
+    *,
+    package: ModelPackage,
+    parent: Tensors,
+    slots: TrainedSlots,
+    examples: Sequence[TokenExample],
+    interrupt: Interrupt,
+) -> TrainingOutcome:
+    with (directory / exchange.PROGRESS).open("a", encoding="utf-8", buffering=1) as log:
+
+        def on_step(progress: Progress) -> None:
+            log.write(json.dumps([progress.step, progress.steps, progress.loss, progress.tokens]) + "\n")
+
+        return train(
+            package,
+            parent,
+            slots,
+            examples,
+            request.settings,
+            checkpoint_directory=directory,
+            on_step=on_step,
+            runtime=request.runtime,
+            interrupt=interrupt,
+        )
 
 
 if __name__ == "__main__":

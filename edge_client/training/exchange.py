@@ -55,6 +55,7 @@ class ChildRequest:
         max_examples: rows read at most.
         trained_rank: how many rank slots to train; None for all.
         compare: name -> safetensors bytes of adapters to measure on the held-out part too.
+        measure_only: train nothing; measure only what `compare` names.
         runtime: threads and recomputation.
         memory_limit_bytes: ceiling of the process's own memory; 0 means none.
         time_limit_s: seconds after which it is asked to stop; 0 means none.
@@ -71,6 +72,7 @@ class ChildRequest:
     max_examples: int = 100_000
     trained_rank: int | None = None
     compare: Mapping[str, bytes] = field(default_factory=dict)
+    measure_only: bool = False
     runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
     memory_limit_bytes: int = 0
     time_limit_s: float = 0.0
@@ -121,6 +123,7 @@ def write_request(directory: Path, request: ChildRequest) -> None:
         "max_examples": request.max_examples,
         "trained_rank": request.trained_rank,
         "compare": names,
+        "measure_only": request.measure_only,
         "runtime": asdict(request.runtime),
         "memory_limit_bytes": request.memory_limit_bytes,
         "time_limit_s": request.time_limit_s,

@@ -83,6 +83,7 @@ class ScriptedDevice:
     certificate: bytes = b""
     head: LogHead | None = None
     epoch: int = 1
+    rank_limit: int = 0
     next_serial: int = 0
     last_nonce: bytes = b""
     next_nonce: bytes = field(default_factory=lambda: os.urandom(32))
@@ -170,6 +171,7 @@ class ScriptedDevice:
             without_tasks=without_tasks,
             last_nonce=self.last_nonce,
             next_nonce=self.next_nonce,
+            rank_limit=self.rank_limit,
         )
         reply = self._call(self.stub.CheckIn, request)
         self.last_nonce, self.next_nonce = self.next_nonce, os.urandom(32)

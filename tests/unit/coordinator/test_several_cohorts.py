@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from sqlalchemy import select
 
 from coordinator.deployment import Deployment
+from coordinator.releases.decisions import newest_decision
 from coordinator.releases.publication import load_adapter, newest_release
 from coordinator.rounds.advance import advance
 from coordinator.rounds.plans import open_round
@@ -52,7 +53,7 @@ class Night:
         plan = self.devices[number].check_in().plan
         assert plan is not None
         delta = delta_of(number, plan.document.vector.delta_length)
-        prepared = self.devices[number].prepare(plan, delta, weight=WEIGHTS[number], tokens=float(number))
+        prepared = self.devices[number].prepare(plan, delta, weight=WEIGHTS[number], metrics={"tokens": float(number)})
         assert self.devices[number].upload(prepared).complete
         return prepared
 
@@ -265,10 +266,17 @@ def test_sums_that_make_no_usable_adapter_void_the_round(night: Night, clock: Cl
         night.contribute(number)
     clock(700)
     advance(night.deployment)
-    night.deployment.objects.put(artefact_key(night.release()[0].adapter_sha256), b"no adapter")
+    parent, _ = night.release()
+    night.deployment.objects.put(artefact_key(parent.adapter_sha256), b"no adapter")
     night.answer()
     found, cohorts = night.round()
     assert [cohort.state for cohort in cohorts] == [CohortState.OPENED] * 2
     assert found.state is RoundState.VOID
     assert found.reason
-    assert night.release()[0].number == 0
+    # What was contributed is given away, so learning starts again under a new number, by a logged decision.
+    again, document = night.release()
+    assert (again.number, again.adapter_sha256, document.restores) == (1, parent.adapter_sha256, parent.release_id)
+    with night.deployment.database.reading() as session:
+        decision = newest_decision(session, TASK)
+    assert decision is not None
+    assert (decision.kind, decision.served, decision.next_parent) == ("set aside", parent.release_id, again.release_id)

@@ -20,12 +20,13 @@ from edge_client.adapters_in_use import (
     read_adapter,
     roll_back,
 )
-from edge_client.agent import releases
+from edge_client.agent import decisions, releases
 from edge_client.agent.session import Session
 from edge_client.store.contributions import State
 from nightshift.packages.package import ModelPackage
 from nightshift.protocol.adapters import AdapterLayout, Target, initialise
 from nightshift.protocol.adapters.formats import to_safetensors
+from nightshift.protocol.decision import verify_decision
 from nightshift.protocol.errors import (
     EquivocationError,
     HashMismatchError,
@@ -156,7 +157,7 @@ def test_the_owner_is_told_whether_a_release_holds_what_this_device_gave(
         release.plan_hashes.extend(hashes)
         release.contributors = 7
 
-    releases.adopt(session, publisher.release(1, adapter_bytes(1), edit=fill))
+    releases.note_releases(session, by_id(publisher.release(1, adapter_bytes(1), edit=fill)))
     assert session.notes == ([] if expected is None else [expected])
 
 
@@ -172,7 +173,6 @@ def test_values_that_are_not_finite_are_refused_and_the_old_one_stays(session: S
         releases.adopt(session, publisher.release(1, with_nan(adapter_bytes(1))))
     assert caught.value.exit_code == 15
     assert current_adapter(session.store, "notes").name == "notes/0"
-    assert session.store.adapters.newest_release("notes") == 0
 
 
 def test_other_bytes_than_the_release_promises_are_refused(session: Session, publisher: Publisher) -> None:
@@ -213,40 +213,60 @@ def test_a_target_that_the_base_does_not_offer_is_refused(package: ModelPackage)
         check_fits(LAYOUT, manifest, what="the adapter")
 
 
-def test_an_older_release_than_one_seen_is_refused(session: Session, publisher: Publisher) -> None:
+def by_id(*releases_: VerifiedRelease) -> dict[bytes, VerifiedRelease]:
+    return {release.release_id: release for release in releases_}
+
+
+def test_a_newest_release_older_than_one_seen_is_refused(session: Session, publisher: Publisher) -> None:
     first, second = publisher.release(0, adapter_bytes(0)), publisher.release(1, adapter_bytes(1))
-    assert releases.check_order(session, second)
-    releases.adopt(session, second)
-    assert not releases.check_order(session, second)
+    releases.note_releases(session, by_id(second))
+    # Shown beside the newest one an older release is no lie: it may be what is served.
+    releases.note_releases(session, by_id(first, second))
     with pytest.raises(VerificationError, match="but 1 was seen before"):
-        releases.check_order(session, first)
+        releases.note_releases(session, by_id(first))
 
 
 def test_a_second_release_under_a_number_is_an_equivocation(session: Session, publisher: Publisher) -> None:
-    releases.adopt(session, publisher.release(1, adapter_bytes(1)))
+    releases.note_releases(session, by_id(publisher.release(1, adapter_bytes(1))))
     with pytest.raises(EquivocationError, match="two versions"):
-        releases.check_order(session, publisher.release(1, adapter_bytes(2)))
+        releases.note_releases(session, by_id(publisher.release(1, adapter_bytes(2))))
 
 
-def test_a_pass_with_known_releases_verifies_nothing_again(session: Session, publisher: Publisher) -> None:
+def test_a_pass_with_known_releases_and_decisions_verifies_nothing_again(
+    session: Session, publisher: Publisher
+) -> None:
+    world = publisher.world
     first, second = publisher.release(0, adapter_bytes(0)), publisher.release(1, adapter_bytes(1))
 
-    def offering(*offered: VerifiedRelease) -> device_pb2.CheckInResponse:
+    def offering(*offered: VerifiedRelease, decided: bytes = b"") -> device_pb2.CheckInResponse:
         return device_pb2.CheckInResponse(
-            releases=[device_pb2.ReleaseOffer(release=release.release_bytes) for release in offered]
+            releases=[device_pb2.ReleaseOffer(release=release.release_bytes) for release in offered],
+            decisions=[device_pb2.DecisionOffer(decision=decided)] if decided else [],
         )
 
     assert releases.nothing_new(session, offering())
     assert not releases.nothing_new(session, offering(first))
-    releases.adopt(session, first)
+    releases.note_releases(session, by_id(first))
     assert releases.nothing_new(session, offering(first))
     assert not releases.nothing_new(session, offering(first, second))
-    stored = releases.adopt(session, second)
+    releases.note_releases(session, by_id(first, second))
     assert releases.nothing_new(session, offering(first, second))
-    # An older release alone is a rollback: it must reach `check_order`.
+    # An older release alone is a rollback: it must reach `note_releases`.
     assert not releases.nothing_new(session, offering(first))
+
+    decision = world.decide(world.publish(number=1, parent=b"p" * 32))
+    shown = offering(first, second, decided=decision.decision)
+    assert not releases.nothing_new(session, shown)
+    verified = verify_decision(decision.offer(), view=world.view(), trust=world.trust)
+    decisions.remember(session, verified)
+    assert not releases.nothing_new(session, shown), "seen, but not acted on yet"
+    session.store.served.follow("notes")
+    assert releases.nothing_new(session, shown)
+
+    stored = releases.adopt(session, second)
+    assert releases.nothing_new(session, shown)
     adapter_file(session.home, stored.sha256).unlink()
-    assert not releases.nothing_new(session, offering(second))
+    assert not releases.nothing_new(session, shown)
 
 
 def test_tasks_that_the_owner_did_not_choose_bring_no_adapters(publisher: Publisher, tmp_path: Path) -> None:
@@ -256,7 +276,7 @@ def test_tasks_that_the_owner_did_not_choose_bring_no_adapters(publisher: Publis
     release = publisher.release(0, adapter_bytes(0))
     world = publisher.world
     with agent_of(world, world.devices[0], tmp_path, ScriptedCoordinator(), owner) as session:
-        assert releases.newest_by_task(session, {release.release_id: release}) == []
+        assert releases.chosen_tasks(session, {release.release_id: release}) == []
 
 
 def test_a_damaged_file_is_not_used(session: Session, publisher: Publisher) -> None:

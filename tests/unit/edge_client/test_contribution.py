@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_client.agent import contribution
+from edge_client.agent import contribution, metrics
 from edge_client.agent.contribution import clipped, contribution_weight
 from edge_client.agent.local_training import check_complete
 from edge_client.training.evaluate import AnswerLoss
@@ -19,7 +19,9 @@ from edge_client.training.exchange import ChildResult
 from edge_client.training.trainer import TrainingOutcome
 from nightshift.protocol.adapters import Side
 from nightshift.protocol.errors import DeclinedError, IncompatibleError
+from nightshift.protocol.metrics import COMPARING, ROLLED_BACK
 from nightshift.protocol.plan import PlanDocument
+from nightshift.v1 import plan_pb2
 from tests.support.plans import LAYOUT, World
 
 LOSSES = {"parent": AnswerLoss(30.0, 10), "trained": AnswerLoss(20.0, 10)}
@@ -47,7 +49,7 @@ def result(
 
 
 def encode(plan: PlanDocument, trained: ChildResult) -> np.ndarray:
-    return contribution._encode(plan, tensors(0.0), trained, contribution._metric_functions(plan))
+    return contribution._encode(plan, tensors(0.0), trained)
 
 
 def test_a_long_delta_is_scaled_to_the_norm_and_a_short_one_left_alone() -> None:
@@ -96,9 +98,9 @@ def test_a_metric_that_is_not_finite_is_a_reason_not_to_send(plan: PlanDocument)
 
 
 def test_a_metric_of_a_newer_coordinator_is_not_guessed(plan: PlanDocument) -> None:
-    newer = replace(plan, vector=replace(plan.vector, metrics=("loss_before", "heart_rate")))
+    newer = replace(plan, vector=replace(plan.vector, metrics=("loss_before", "heart_rate"), metric_limits=()))
     with pytest.raises(IncompatibleError, match="heart_rate"):
-        contribution._metric_functions(newer)
+        metrics.require_known(newer)
 
 
 @pytest.mark.parametrize(
@@ -113,3 +115,46 @@ def test_what_was_cut_short_or_rests_on_too_little_is_declined(trained: ChildRes
     with pytest.raises(DeclinedError, match=reason):
         check_complete(trained, 60)
     check_complete(result(), 20)
+
+
+def comparing(result_: ChildResult, *, rolled_back: bool = False) -> dict[str, float]:
+    """What a device adds to the sum for a plan that compares its parent with a served release."""
+
+    def edit(plan: plan_pb2.Plan) -> None:
+        plan.served_release = b"s" * 32
+        plan.encoding.metrics.extend([*COMPARING, ROLLED_BACK])
+
+    document = World.make(devices=3).open_cohort(edit=edit).document
+    values = contribution._encode(document, tensors(0.0), result_, rolled_back=rolled_back)
+    return document.vector.decode_sum(values, 1).metrics
+
+
+@pytest.mark.parametrize(
+    ("served", "better"),
+    [
+        (4.0, True),
+        (3.0, False),  # the parent has 3.0 too: no better is not better
+        (2.0, False),
+    ],
+)
+def test_the_parent_is_compared_with_what_is_served(served: float, better: bool) -> None:
+    losses = {**LOSSES, metrics.SERVED: AnswerLoss(served * 10, 10)}
+    added = comparing(result(examples=25, losses=losses))
+    assert added["loss_served"] == pytest.approx(served, abs=1e-6)
+    assert added["loss_before"] == pytest.approx(3.0, abs=1e-6)
+    # 25 examples of 50 for full weight: half a device's weight.
+    assert added["better"] == pytest.approx(0.5 if better else 0.0, abs=1e-6)
+    assert added["devices_better"] == pytest.approx(1.0 if better else 0.0, abs=1e-6)
+    assert added["rolled_back"] == 0.0
+
+
+def test_an_absurd_loss_counts_no_more_than_the_limit_and_none_at_all_is_not_sent() -> None:
+    losses = {**LOSSES, metrics.SERVED: AnswerLoss(1e9, 10)}
+    assert comparing(result(losses=losses))["loss_served"] == pytest.approx(16.0, abs=1e-6)
+    with pytest.raises(DeclinedError, match="loss_served"):
+        comparing(result(losses={**LOSSES, metrics.SERVED: AnswerLoss(0.0, 0)}))
+
+
+def test_that_this_device_keeps_another_adapter_is_said_in_the_sum_only() -> None:
+    losses = {**LOSSES, metrics.SERVED: AnswerLoss(20.0, 10)}
+    assert comparing(result(losses=losses), rolled_back=True)["rolled_back"] == pytest.approx(1.0, abs=1e-6)

@@ -18,10 +18,12 @@ import pytest
 from edge_client.data.errors import DataError
 from edge_client.data.prepare import prepare
 from edge_client.data.sources import Columns, DataFormat, DataSource
+from edge_client.engines.onnx_engine import OnnxEngine
 from edge_client.engines.sessions import RuntimeSettings, layout_for
 from edge_client.training import exchange
 from edge_client.training.allocator import JEMALLOC_DIRECTORIES, Allocator
 from edge_client.training.errors import ChildCrashedError, ChildOutOfMemoryError, ChildTimeoutError, NoExamplesError
+from edge_client.training.evaluate import answer_loss
 from edge_client.training.exchange import ChildRequest
 from edge_client.training.settings import TrainingSettings
 from edge_client.training.supervise import STOP_WITHIN_S, train_in_child
@@ -84,6 +86,25 @@ def signal_child(directory: Path, number: int) -> threading.Thread:
     thread = threading.Thread(target=send)
     thread.start()
     return thread
+
+
+def test_it_only_measures_where_nothing_is_to_be_trained(
+    stories: ModelPackage, request_for: Callable[..., ChildRequest], tmp_path: Path
+) -> None:
+    request = request_for()
+    layout = layout_of(request.adapter)
+    moved = {name: tensor + np.float32(0.05) for name, tensor in from_safetensors(request.adapter, layout).items()}
+    files = {"one": request.adapter, "other": to_safetensors(moved, layout)}
+    result = train_in_child(replace(request, compare=files, measure_only=True), tmp_path / "child")
+    assert result.outcome.steps_done == 0
+    assert not (tmp_path / "child" / "checkpoint").exists()
+    with OnnxEngine(stories, ONE_THREAD) as engine:
+        for name, file in files.items():
+            engine.set_adapter(from_safetensors(file, layout), layout)
+            expected = answer_loss(engine, prepare(stories, request.sources, max_tokens=96).held_out)
+            assert result.held_out_losses[name] == expected
+    assert result.held_out_losses.keys() == files.keys()
+    assert result.held_out_losses["one"] != result.held_out_losses["other"]
 
 
 def test_the_child_does_what_training_here_does(

@@ -36,6 +36,7 @@ REQUEST = ChildRequest(
     max_examples=7,
     trained_rank=1,
     compare={"the release": b"bytes", "another": b"more"},
+    measure_only=True,
     runtime=RuntimeSettings(threads=3, recompute=True),
     memory_limit_bytes=1 << 30,
     time_limit_s=12.5,
