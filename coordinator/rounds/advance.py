@@ -1,6 +1,6 @@
 """Whatever is due, done: deadlines, openings, releases, erasure, automatic rounds.
 
-`advance` is called by the ticker and at the start of every device's call. It
+`advance` is called by the ticker and at the start of every device's call (of a check-in through `Cadence`). It
 acts on rows alone, so a restarted coordinator goes on where the killed one was.
 Of several processes on one database only the leader acts, and all its
 transactions carry the fencing token under which it began (`coordinator.leases`).
@@ -52,6 +52,29 @@ def advance(deployment: Deployment) -> None:
         _advance(replace(deployment, database=deployment.leadership.fenced(token)))
     except LeadershipLostError as error:
         log.warning("no longer leading", message=str(error))
+
+
+class Cadence:
+    """Spares check-ins, which are many and short, most of the looking for what is due.
+
+    Time makes something due at most once a second, since all deadlines are whole seconds; and what a call
+    makes due by itself, it says. Of other processes' work only the leader's ticker knows, twice a second.
+    """
+
+    def __init__(self, deployment: Deployment) -> None:
+        self._deployment = deployment
+        self._second = -1
+
+    def advance(self) -> None:
+        """As `advance`, unless that was done in this second and nothing has happened since."""
+        now = now_unix_s()
+        if now != self._second:
+            self._second = now
+            advance(self._deployment)
+
+    def something_happened(self) -> None:
+        """A call changed what may be due: the next `advance` looks again."""
+        self._second = -1
 
 
 def _advance(deployment: Deployment) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import ColumnElement, and_, func, select
+from sqlalchemy import ColumnElement, and_, bindparam, func, select
 from sqlalchemy.orm import Session
 
 from coordinator.aggregation.documents import document_of
@@ -62,20 +62,7 @@ def wanted(session: Session, device_id: bytes, now_unix_s: int) -> Sequence[byte
     A cohort in which nothing was counted needs no statement, and one whose
     prekeys have expired none any more.
     """
-    rows = (
-        select(CommitteeSeat.cohort_id)
-        .join(Cohort, Cohort.cohort_id == CommitteeSeat.cohort_id)
-        .join(PrekeyRow, _prekey_of_seat())
-        .where(
-            CommitteeSeat.device_id == device_id,
-            Cohort.state == CohortState.VOID,
-            Cohort.void_position.is_not(None),
-            Cohort.counted > 0,
-            PrekeyRow.not_after_unix_s > now_unix_s,
-            silent(),
-        )
-    )
-    return session.scalars(rows.order_by(Cohort.ended_unix_s, Cohort.cohort_id)).all()
+    return session.scalars(_WANTED, {"device_id": device_id, "now_unix_s": now_unix_s}).all()
 
 
 def _prekey_of_seat() -> ColumnElement[bool]:
@@ -84,3 +71,20 @@ def _prekey_of_seat() -> ColumnElement[bool]:
         CommitteeSeat.prekey_epoch == PrekeyRow.epoch,
         CommitteeSeat.prekey_serial == PrekeyRow.serial,
     )
+
+
+# Built once: at each check-in, making a statement took as long as running it.
+_WANTED = (
+    select(CommitteeSeat.cohort_id)
+    .join(Cohort, Cohort.cohort_id == CommitteeSeat.cohort_id)
+    .join(PrekeyRow, _prekey_of_seat())
+    .where(
+        CommitteeSeat.device_id == bindparam("device_id"),
+        Cohort.state == CohortState.VOID,
+        Cohort.void_position.is_not(None),
+        Cohort.counted > 0,
+        PrekeyRow.not_after_unix_s > bindparam("now_unix_s"),
+        silent(),
+    )
+    .order_by(Cohort.ended_unix_s, Cohort.cohort_id)
+)

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from cryptography import x509
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
 from coordinator.enrolment.devices import certified_at
@@ -27,22 +27,34 @@ from coordinator.storage.rows import (
     Task,
 )
 from nightshift.protocol.errors import StateConflictError
-from nightshift.protocol.identity import DeviceId
 from nightshift.v1 import device_pb2
 
 VOIDS_KEPT_S = 30 * 86_400
 IDLE_S = 3600
 IDLE_WINDOW_S = 1800
 
+# Built once: at each check-in, making a statement took as long as running it.
+_DUTIES = (
+    select(CommitteeSeat.cohort_id)
+    .join(Cohort, Cohort.cohort_id == CommitteeSeat.cohort_id)
+    .where(CommitteeSeat.device_id == bindparam("device_id"), Cohort.state == CohortState.FROZEN, silent())
+    .order_by(Cohort.answer_deadline_unix_s)
+)
+_VOIDS = (
+    select(Cohort.cohort_id, Cohort.void_position)
+    .join(Contribution, Contribution.cohort_id == Cohort.cohort_id)
+    .where(
+        Contribution.device_id == bindparam("device_id"),
+        Cohort.state == CohortState.VOID,
+        Cohort.ended_unix_s >= bindparam("since_unix_s"),
+    )
+    .order_by(Cohort.void_position)
+)
+
 
 def duties(session: Session, device: Device) -> list[bytes]:
     """Ids of the frozen cohorts that wait for this member's answer."""
-    rows = (
-        select(CommitteeSeat.cohort_id)
-        .join(Cohort, Cohort.cohort_id == CommitteeSeat.cohort_id)
-        .where(CommitteeSeat.device_id == device.device_id, Cohort.state == CohortState.FROZEN, silent())
-    )
-    return list(session.scalars(rows.order_by(Cohort.answer_deadline_unix_s)))
+    return list(session.scalars(_DUTIES, {"device_id": device.device_id}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +88,8 @@ def _place(session: Session, found: Round, device: Device, root: x509.Certificat
     """A device's own cohort of a running round, where it may still contribute to it."""
     if device.quarantined_unix_s is not None:
         return None
-    cohort = place_of(session, found, DeviceId(device.device_id))
-    if cohort.state is not CohortState.OPEN or now_unix_s > cohort.upload_deadline_unix_s:
+    cohort = place_of(session, found, device)
+    if cohort is None or cohort.state is not CohortState.OPEN or now_unix_s > cohort.upload_deadline_unix_s:
         return None
     if not certified_at(device, root, cohort.created_unix_s):
         return None
@@ -119,18 +131,10 @@ def plan_offer(session: Session, snapshot: LogSnapshot, cohort: Cohort) -> devic
 
 def voids(session: Session, snapshot: LogSnapshot, device: Device, now_unix_s: int) -> Sequence[device_pb2.VoidCohort]:
     """Proof that cohorts to which this device gave something ended without a sum, and who can no longer open them."""
-    rows = (
-        select(Cohort.cohort_id, Cohort.void_position)
-        .join(Contribution, Contribution.cohort_id == Cohort.cohort_id)
-        .where(
-            Contribution.device_id == device.device_id,
-            Cohort.state == CohortState.VOID,
-            Cohort.ended_unix_s >= now_unix_s - VOIDS_KEPT_S,
-        )
-    )
+    which = {"device_id": device.device_id, "since_unix_s": now_unix_s - VOIDS_KEPT_S}
     return [
         device_pb2.VoidCohort(proof=snapshot.proof(session, position), erasures=erasures.statements(session, cohort_id))
-        for cohort_id, position in session.execute(rows.order_by(Cohort.void_position)).all()
+        for cohort_id, position in session.execute(_VOIDS, which).all()
         if position is not None
     ]
 

@@ -11,6 +11,7 @@ import pytest
 from coordinator.aggregation import uploads
 from coordinator.aggregation.documents import contribution_size_bytes, document_of
 from coordinator.deployment import Deployment
+from coordinator.rounds.advance import advance
 from coordinator.rounds.offers import cohort_for, turns_for
 from coordinator.rounds.plans import open_round
 from coordinator.rounds.tasks import set_paused
@@ -179,6 +180,7 @@ def test_a_paused_task_opens_nothing(served: Deployment, join: Join, package: Pa
         open_now(served)
     with served.database.transaction() as session:
         set_paused(session, TASK, paused=False)
+    advance(served)  # as the ticker does, twice a second
     assert devices[0].check_in().plan is not None
 
 
