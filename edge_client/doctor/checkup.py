@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 from edge_client.conditions.checklist import Machine
 from edge_client.configuration import Configuration, cache_directory
-from edge_client.doctor.finding import Finding
 from edge_client.doctor.holdings import check_certificates, check_holdings
 from edge_client.doctor.machine import check_machine
 from edge_client.doctor.network import check_network
@@ -14,6 +13,7 @@ from edge_client.doctor.service import check_service
 from edge_client.home import Home
 from edge_client.identity import load_identity, load_membership
 from edge_client.store import open_store
+from nightshift.host.findings import Finding
 from nightshift.protocol.errors import ExitCode, NightshiftError
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from edge_client.adapters_in_use import load_adapter
 from edge_client.configuration import Configuration, cache_directory
-from edge_client.doctor.finding import Finding
 from edge_client.home import Home
 from edge_client.identity import Membership
 from edge_client.store import Store
 from nightshift.host.clock import now_unix_s
+from nightshift.host.findings import Finding
 from nightshift.protocol.errors import DeclinedError, ExitCode, NightshiftError
 from nightshift.protocol.times import rfc3339
 

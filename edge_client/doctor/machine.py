@@ -13,8 +13,8 @@ from edge_client.conditions.power import SupplyVoltage
 from edge_client.conditions.reading import Condition, Verdict
 from edge_client.conditions.room import FreeDisk, FreeMemory
 from edge_client.configuration import ConditionSettings
-from edge_client.doctor.finding import Finding
 from nightshift.host.clock import now_unix_s
+from nightshift.host.findings import Finding
 from nightshift.protocol.errors import ExitCode, NightshiftError
 from nightshift.protocol.times import rfc3339
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from edge_client.doctor.finding import Finding
 from edge_client.identity import Membership
+from nightshift.host.findings import Finding
 from nightshift.protocol.errors import ExitCode
 
 WITHIN_S = 5.0

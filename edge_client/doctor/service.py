@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from edge_client.configuration import ENVIRONMENT_PREFIX
-from edge_client.doctor.finding import Finding
 from edge_client.home import ENVIRONMENT_VARIABLE, Home
 from edge_client.service.plan import Scope, plan_service
 from edge_client.service.platforms import service_manager
 from edge_client.service.systemd import Installed, service_unit
+from nightshift.host.findings import Finding
 from nightshift.protocol.errors import ExitCode, NightshiftError
 
 _SHELL_ONLY = ("https_proxy", "http_proxy", "no_proxy", "grpc_proxy", "no_grpc_proxy")

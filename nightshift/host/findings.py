@@ -53,7 +53,7 @@ class Finding:
 
     @classmethod
     def problem(cls, name: str, value: str, fix: str, exit_code: ExitCode) -> Finding:
-        """A pass would fail, or not run."""
+        """The program would fail, or not run."""
         return cls(name, Grade.PROBLEM, value, fix, exit_code)
 
     @classmethod
