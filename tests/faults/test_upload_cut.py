@@ -46,6 +46,8 @@ clip_norm = 0.0
 n_min = 3
 n_max = 512
 pool_min = 3
+[gate]
+enabled = false
 [rounds]
 open = "operator"
 upload_window_s = {WINDOW_S}

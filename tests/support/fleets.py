@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import sqlite3
+import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -24,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nightshift.host import clock
-from scripts.night.fleet import Coordinator, Device
+from scripts.night.fleet import Coordinator, Device, installed
 from tests.support.stories import COMMANDS, build_stories
 
 TASK = "commands"
@@ -42,8 +43,13 @@ keep_encoded_vector = true
 """
 
 
-def task_toml(devices: int, n_min: int) -> str:
-    """A small task: two steps of four examples, a cohort of all devices, rounds opened by hand.
+WINDOWS = f"""upload_window_s = {WINDOW_S}
+answer_window_s = {WINDOW_S}
+"""
+
+
+def task_toml(devices: int, n_min: int, *, steps: int = 2, windows: str = WINDOWS, gate: bool = False) -> str:
+    """A small task: steps of four examples, a cohort of all devices, rounds opened by hand.
 
     The adapter is large enough for a contribution of more than one piece on the wire.
     """
@@ -54,7 +60,7 @@ rank = 8
 alpha = 16.0
 method = "alternate"
 [training]
-steps = 2
+steps = {steps}
 batch_size = 4
 learning_rate = 1e-2
 max_tokens = 48
@@ -65,11 +71,11 @@ clip_norm = 0.0
 n_min = {n_min}
 n_max = {devices}
 pool_min = {devices}
+[gate]
+enabled = {str(gate).lower()}
 [rounds]
 open = "operator"
-upload_window_s = {WINDOW_S}
-answer_window_s = {WINDOW_S}
-"""
+{windows}"""
 
 
 @dataclass
@@ -213,7 +219,7 @@ def set_up(directory: Path, package: Path, *, devices: int, n_min: int) -> Fleet
         devices: how many join.
         n_min: fewest contributors of a round.
     """
-    fleet, token = found(directory, package, devices=devices, n_min=n_min)
+    fleet, token = found(directory, package, devices=devices, task=task_toml(devices, n_min))
     with fleet.serving():
         for number in range(1, devices + 1):
             device = Device(directory / f"device{number}", fleet.coordinator.environment)
@@ -222,20 +228,20 @@ def set_up(directory: Path, package: Path, *, devices: int, n_min: int) -> Fleet
     return Fleet.at(directory)
 
 
-def found(directory: Path, package: Path, *, devices: int, n_min: int) -> tuple[Fleet, str]:
+def found(directory: Path, package: Path, *, devices: int, task: str) -> tuple[Fleet, str]:
     """A coordinator with a model and a task, no devices yet, and a token with which so many may join."""
-    directory.mkdir(parents=True)
+    directory.mkdir(parents=True, exist_ok=True)
     environment = {clock.ENVIRONMENT_VARIABLE: str(directory / "clock")}
     coordinator = Coordinator.init(directory / "coordinator", environment)
     coordinator.command("model", "add", str(package), "--alias", "stories260K")
-    task = directory / "task.toml"
-    task.write_text(task_toml(devices, n_min), "utf-8")
-    coordinator.command("task", "create", "-f", str(task))
+    file = directory / "task.toml"
+    file.write_text(task, "utf-8")
+    coordinator.command("task", "create", "-f", str(file))
     token: str = coordinator.command("token", "create", "--uses", str(devices), "--json").json["token"]
     return Fleet.at(directory), token
 
 
-def join(device: Device, token: str, *, first: int, marked: str = "") -> None:
+def join(device: Device, token: str, *, first: int, marked: str = "", more: str = "", expect: int = 0) -> None:
     """Make a home with private text, and join.
 
     Args:
@@ -243,13 +249,38 @@ def join(device: Device, token: str, *, first: int, marked: str = "") -> None:
         token: to join with.
         first: row of the commands with which its text begins.
         marked: put before every command, to be looked for later.
+        more: sections of the configuration beside the usual ones.
+        expect: exit code of the join.
     """
     device.home.mkdir(mode=0o700)
-    (device.home / "config.toml").write_text(DEVICE_CONFIG, "utf-8")
+    (device.home / "config.toml").write_text(DEVICE_CONFIG + more, "utf-8")
     text = device.home / "commands.jsonl"
     write_commands(text, first=first, marked=marked)
-    device.command("join", token, "--name", device.home.name)
+    device.command("join", token, "--name", device.home.name, expect=expect)
     device.command("data", "add", str(text), "--format", "prompt")
+
+
+def kill_while_training(device: Device, *, beyond_step: int) -> list[int]:
+    """Kill a run when its training has come so far; the steps that this run did."""
+    running = subprocess.Popen(
+        [installed("edge-client"), "--home", str(device.home), "run", "--now"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, **device.environment},
+    )
+    steps: list[int] = []
+
+    def far_enough() -> bool:
+        assert running.poll() is None, "the run ended before it was killed"
+        for path in (device.home / "training").glob("*/progress"):
+            complete = path.read_text("utf-8").split("\n")[:-1]
+            steps[:] = [json.loads(line)[0] for line in complete]
+        return bool(steps) and steps[-1] > beyond_step
+
+    wait_until(far_enough)
+    running.kill()
+    assert running.wait() == SIGKILLED
+    return steps
 
 
 class Snapshots:
