@@ -2,48 +2,19 @@
 
 from __future__ import annotations
 
-import ctypes
-import os
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import Enum
 
 from edge_client.conditions.hours import Hours
 from edge_client.conditions.reading import Reading
 from nightshift.host import clock
+from nightshift.host.clock import Synchronised, synchronised
 
 FOREVER_UNIX_S = 253_402_300_799  # 9999-12-31: paused until told otherwise
 AHEAD_S = 180 * 86_400
 """So long after its certificate's end an unsynchronised clock is rather wrong than this device asleep."""
-_TIME_ERROR = 5  # <sys/timex.h>: the clock is not synchronised
-_TIMEX_BYTES = 512  # struct timex has 208
-
-
-class Synchronised(Enum):
-    """What the system says of its clock."""
-
-    YES = "yes"
-    NO = "no"
-    UNKNOWN = "unknown"
-
-
-def synchronised() -> Synchronised:
-    """Whether a time service keeps the clock, as adjtimex(2) says; asking changes nothing.
-
-    A clock that a test moves is nobody's to vouch for.
-    """
-    if sys.platform != "linux" or os.environ.get(clock.ENVIRONMENT_VARIABLE):
-        return Synchronised.UNKNOWN
-    try:
-        state = ctypes.CDLL(None, use_errno=True).adjtimex(ctypes.create_string_buffer(_TIMEX_BYTES))
-    except (OSError, AttributeError):
-        return Synchronised.UNKNOWN
-    if state < 0:
-        return Synchronised.UNKNOWN
-    return Synchronised.NO if state == _TIME_ERROR else Synchronised.YES
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,12 +8,11 @@ from pathlib import Path
 
 from edge_client.conditions.checklist import Machine
 from edge_client.conditions.heat import Heat
-from edge_client.conditions.moment import Synchronised, synchronised
 from edge_client.conditions.power import SupplyVoltage
 from edge_client.conditions.reading import Condition, Verdict
 from edge_client.conditions.room import FreeDisk, FreeMemory
 from edge_client.configuration import ConditionSettings
-from nightshift.host.clock import now_unix_s
+from nightshift.host.clock import Synchronised, now_unix_s, synchronised
 from nightshift.host.findings import Finding
 from nightshift.protocol.errors import ExitCode, NightshiftError
 from nightshift.protocol.times import rfc3339

@@ -8,10 +8,40 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import time
+from enum import Enum
 from pathlib import Path
 
 ENVIRONMENT_VARIABLE = "NIGHTSHIFT_CLOCK_OFFSET_FILE"
+_TIME_ERROR = 5  # <sys/timex.h>: the clock is not synchronised
+_TIMEX_BYTES = 512  # struct timex has 208
+
+
+class Synchronised(Enum):
+    """What the system says of its clock."""
+
+    YES = "yes"
+    NO = "no"
+    UNKNOWN = "unknown"
+
+
+def synchronised() -> Synchronised:
+    """Whether a time service keeps the clock, as adjtimex(2) says; asking changes nothing.
+
+    A clock that a test moves is nobody's to vouch for.
+    """
+    if sys.platform != "linux" or os.environ.get(ENVIRONMENT_VARIABLE):
+        return Synchronised.UNKNOWN
+    import ctypes
+
+    try:
+        state = ctypes.CDLL(None, use_errno=True).adjtimex(ctypes.create_string_buffer(_TIMEX_BYTES))
+    except (OSError, AttributeError):
+        return Synchronised.UNKNOWN
+    if state < 0:
+        return Synchronised.UNKNOWN
+    return Synchronised.NO if state == _TIME_ERROR else Synchronised.YES
 
 
 def now() -> float:

@@ -15,11 +15,10 @@ from edge_client.conditions.moment import (
     FOREVER_UNIX_S,
     Clock,
     NotPaused,
-    Synchronised,
     WithinHours,
-    synchronised,
 )
 from nightshift.host import clock
+from nightshift.host.clock import Synchronised, synchronised
 
 NOW = clock.now_unix_s()
 DAY_S = 86_400
