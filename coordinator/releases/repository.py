@@ -86,14 +86,6 @@ def serve_release(session: Session, deployment: Deployment, row: ReleaseRow, now
     _put(session, deployment, Role.ADAPTERS, target, now_unix_s)
 
 
-def served_release(session: Session, task: str) -> ReleaseRow | None:
-    """The release that devices serve for a task; None where they serve none yet."""
-    target = latest(session, Role.ADAPTERS, Targets).targets.get(adapter_target(task))
-    if target is None:
-        return None
-    return session.get_one(ReleaseRow, bytes.fromhex(target.custom["release"]))
-
-
 def add_package(
     session: Session, deployment: Deployment, package_id: bytes, manifest_size_bytes: int, now_unix_s: int
 ) -> None:

@@ -386,6 +386,7 @@ class _Pass:
 
     def _contribute(self, checked: CheckedIn, releases: Mapping[bytes, VerifiedRelease]) -> None:
         from edge_client.agent import contribution
+        from edge_client.agent.updates import require_listed
 
         assignment = self._assignment(checked, releases)
         if assignment is None:
@@ -397,6 +398,7 @@ class _Pass:
                 f"{document.round_number}, and contribute to a sum over at least {document.n_min} devices"
             )
             return
+        require_listed(self._session, checked.response, document.base_model)
         prepared = contribution.prepare(
             self._session, assignment, on_step=self._watcher.on_step, on_download=self._watcher.on_download
         )

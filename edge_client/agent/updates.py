@@ -152,6 +152,17 @@ def refresh(session: Session, response: device_pb2.CheckInResponse) -> TrustedTa
     return trusted
 
 
+def require_listed(session: Session, response: device_pb2.CheckInResponse, package_id: bytes) -> None:
+    """Check a model package before anything of it is fetched; one that is here was checked when it came.
+
+    Raises:
+        VerificationError, MalformedError: it is not in the signed list, or the list is refused.
+        DeclinedError, UnreachableError, ResourceError: as `refresh`.
+    """
+    if not session.packages.folder(package_id).is_dir():
+        refresh(session, response).check_package(package_id)
+
+
 def settle(session: Session, trusted: TrustedTargets, releases: Mapping[bytes, VerifiedRelease]) -> None:
     """Note that all that the metadata says was followed, so that `unchanged` may say so.
 

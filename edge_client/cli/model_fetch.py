@@ -12,6 +12,7 @@ from edge_client.cli.options import Call, device_command
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from edge_client.agent.check_in import CheckedIn
     from edge_client.agent.session import Session
     from edge_client.configuration import Configuration
     from nightshift.packages.hub import HubReference
@@ -101,14 +102,19 @@ def _owners_consent(configuration: Configuration) -> Callable[[Manifest], None]:
 
 
 def _pull_from_coordinator(call: Call, what: str) -> None:
+    from edge_client.agent.check_in import peek
     from edge_client.agent.session_opening import open_session
+    from edge_client.agent.updates import require_listed
     from edge_client.cli.progress import watching
 
     configuration = call.configuration()
     with open_session(call.home, configuration) as session, watching(enabled=not call.as_json) as watcher:
+        checked = peek(session)
+        package_id = _package_id(session, checked, what)
+        require_listed(session, checked.response, package_id)
         package = session.packages.pull(
             session.connection,
-            _package_id(session, what),
+            package_id,
             accept=_owners_consent(configuration),
             progress=watcher.on_download,
         )
@@ -128,8 +134,7 @@ def _report(call: Call, package: ModelPackage, what: str) -> None:
     call.emit(value, text)
 
 
-def _package_id(session: Session, what: str) -> bytes:
-    from edge_client.agent.check_in import peek
+def _package_id(session: Session, checked: CheckedIn, what: str) -> bytes:
     from edge_client.agent.releases import verify_offers
     from nightshift.protocol.errors import NotFoundError, UsageError
 
@@ -138,7 +143,6 @@ def _package_id(session: Session, what: str) -> bytes:
             return bytes.fromhex(what)
         except ValueError as error:
             raise UsageError(f"{what!r} is neither a task nor a package id of 64 hex digits") from error
-    checked = peek(session)
     releases = verify_offers(session, checked.response, checked.view).values()
     found = {r.document.base_model for r in releases if what in ("", r.document.task)}
     if len(found) > 1:

@@ -27,7 +27,7 @@ from coordinator.releases import repository
 from coordinator.releases.freshness import Freshness
 from coordinator.releases.publication import newest_release
 from coordinator.releases.release_keys import ReleaseKeys
-from coordinator.releases.repository import latest, refresh_metadata, serve_release, served_release
+from coordinator.releases.repository import latest, refresh_metadata, serve_release
 from coordinator.storage.rows import AuditRow, ReleaseMetadataRow, ReleaseRow
 from nightshift.host.clock import now_unix_s
 from nightshift.host.console import exit_with
@@ -98,12 +98,11 @@ def test_a_published_release_and_its_package_are_targets(deployment: Deployment,
     updater = client(deployment, tmp_path / "device", first_root(deployment))
     with deployment.database.reading() as session:
         row = newest_release(session, TASK)
-        assert served_release(session, TASK) is not None
-        assert served_release(session, "other") is None
     info = updater.get_targetinfo(adapter_target(TASK))
     assert info is not None
     served = ServedRelease.parse(TASK, info.custom, sha256=info.hashes["sha256"], size_bytes=info.length)
     assert (served.release_id, served.number, served.adapter_sha256) == (row.release_id, 0, row.adapter_sha256)
+    assert updater.get_targetinfo(adapter_target("other")) is None
     manifest = updater.get_targetinfo(package_target(task.package_id))
     assert manifest is not None
     assert manifest.length == (package / "manifest.json").stat().st_size
