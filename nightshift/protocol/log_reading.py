@@ -14,7 +14,9 @@ Entries of kinds that this version does not know are hashed and counted.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from google.protobuf.message import DecodeError
 
@@ -44,6 +46,7 @@ class LogReading:
         cohorts: cohort id -> its entries.
         certificates: device id -> position of each of its certificates, by their SHA-256.
         releases: (subject of the task, release id) -> position.
+        decisions: (subject of the task, decision id) -> position.
         revoked: device id -> position.
     """
 
@@ -52,6 +55,7 @@ class LogReading:
     cohorts: dict[bytes, CohortEntries] = field(default_factory=dict)
     certificates: dict[bytes, dict[bytes, int]] = field(default_factory=dict)
     releases: dict[tuple[bytes, bytes], int] = field(default_factory=dict)
+    decisions: dict[tuple[bytes, bytes], int] = field(default_factory=dict)
     revoked: dict[bytes, int] = field(default_factory=dict)
     _plans: set[bytes] = field(default_factory=set)
 
@@ -64,44 +68,17 @@ class LogReading:
         """
         position = self.tree.size
         entry = _decoded(data, position)
-        subject, digest = entry.subject, entry.digest
-        if entry.kind == log_pb2.LOG_ENTRY_KIND_POOL:
-            if subject in self.cohorts:
-                raise _twice("pool", subject, position)
-            self.cohorts[subject] = CohortEntries(pool=(position, digest))
-        elif entry.kind == log_pb2.LOG_ENTRY_KIND_PLAN:
-            self._plan(subject, digest, position)
-        elif entry.kind == log_pb2.LOG_ENTRY_KIND_SET:
-            cohort = self._planned("set", subject, position)
-            if cohort.frozen_set is not None:
-                raise _twice("frozen set", subject, position)
-            if cohort.void is not None:
-                raise LogInconsistentError(f"log entry {position} freezes a set of a cohort that is void")
-            cohort.frozen_set = (position, digest)
-        elif entry.kind == log_pb2.LOG_ENTRY_KIND_VOID:
-            cohort = self._planned("void", subject, position)
-            if cohort.void is not None:
-                raise _twice("void", subject, position)
-            if cohort.plan is None or cohort.plan[1] != digest:
-                raise LogInconsistentError(f"log entry {position} ends a cohort under another plan than the logged one")
-            cohort.void = (position, digest)
-        elif entry.kind == log_pb2.LOG_ENTRY_KIND_RELEASE:
-            self.releases[subject, digest] = position
-        elif entry.kind == log_pb2.LOG_ENTRY_KIND_ENROLMENT:
-            if subject in self.revoked:
-                raise LogInconsistentError(
-                    f"log entry {position} enrols device {subject.hex()[:16]} again, which was revoked for good"
-                )
-            self.certificates.setdefault(subject, {})[digest] = position
-        elif entry.kind == log_pb2.LOG_ENTRY_KIND_REVOCATION:
-            if subject != digest or subject not in self.certificates or subject in self.revoked:
-                raise LogInconsistentError(
-                    f"log entry {position} revokes a device that was never enrolled, or is revoked already"
-                )
-            self.revoked[subject] = position
+        rule = _RULES.get(entry.kind)
+        if rule is not None:
+            rule(self, entry.subject, entry.digest, position)
         self.kinds[_name(entry.kind)] += 1
         self.tree.append(data)
         return entry
+
+    def _pool(self, subject: bytes, digest: bytes, position: int) -> None:
+        if subject in self.cohorts:
+            raise _twice("pool", subject, position)
+        self.cohorts[subject] = CohortEntries(pool=(position, digest))
 
     def _plan(self, subject: bytes, digest: bytes, position: int) -> None:
         cohort = self.cohorts.get(subject)
@@ -114,11 +91,62 @@ class LogReading:
         self._plans.add(digest)
         cohort.plan = (position, digest)
 
+    def _set(self, subject: bytes, digest: bytes, position: int) -> None:
+        cohort = self._planned("set", subject, position)
+        if cohort.frozen_set is not None:
+            raise _twice("frozen set", subject, position)
+        if cohort.void is not None:
+            raise LogInconsistentError(f"log entry {position} freezes a set of a cohort that is void")
+        cohort.frozen_set = (position, digest)
+
+    def _void(self, subject: bytes, digest: bytes, position: int) -> None:
+        cohort = self._planned("void", subject, position)
+        if cohort.void is not None:
+            raise _twice("void", subject, position)
+        if cohort.plan is None or cohort.plan[1] != digest:
+            raise LogInconsistentError(f"log entry {position} ends a cohort under another plan than the logged one")
+        cohort.void = (position, digest)
+
+    def _release(self, subject: bytes, digest: bytes, position: int) -> None:
+        self.releases[subject, digest] = position
+
+    def _decision(self, subject: bytes, digest: bytes, position: int) -> None:
+        self.decisions[subject, digest] = position
+
+    def _enrolment(self, subject: bytes, digest: bytes, position: int) -> None:
+        if subject in self.revoked:
+            raise LogInconsistentError(
+                f"log entry {position} enrols device {subject.hex()[:16]} again, which was revoked for good"
+            )
+        self.certificates.setdefault(subject, {})[digest] = position
+
+    def _revocation(self, subject: bytes, digest: bytes, position: int) -> None:
+        if subject != digest or subject not in self.certificates or subject in self.revoked:
+            raise LogInconsistentError(
+                f"log entry {position} revokes a device that was never enrolled, or is revoked already"
+            )
+        self.revoked[subject] = position
+
     def _planned(self, what: str, subject: bytes, position: int) -> CohortEntries:
         cohort = self.cohorts.get(subject)
         if cohort is None or cohort.plan is None:
             raise LogInconsistentError(f"log entry {position} is the {what} of a cohort that has no plan")
         return cohort
+
+
+_RULES: Mapping[int, Callable[[LogReading, bytes, bytes, int], None]] = MappingProxyType(
+    {
+        log_pb2.LOG_ENTRY_KIND_POOL: LogReading._pool,
+        log_pb2.LOG_ENTRY_KIND_PLAN: LogReading._plan,
+        log_pb2.LOG_ENTRY_KIND_SET: LogReading._set,
+        log_pb2.LOG_ENTRY_KIND_VOID: LogReading._void,
+        log_pb2.LOG_ENTRY_KIND_RELEASE: LogReading._release,
+        log_pb2.LOG_ENTRY_KIND_DECISION: LogReading._decision,
+        log_pb2.LOG_ENTRY_KIND_ENROLMENT: LogReading._enrolment,
+        log_pb2.LOG_ENTRY_KIND_REVOCATION: LogReading._revocation,
+    }
+)
+"""What each kind of entry must agree with: subject, digest, position."""
 
 
 def _decoded(data: bytes, position: int) -> log_pb2.LogEntry:
