@@ -1,7 +1,9 @@
 """Which cohort of a round a device belongs to: a rule, not a choice.
 
 Every device that may contribute when the round opens is dealt to exactly one
-cohort. Devices are taken in the order of SHA-256(seed ‖ device id), so that
+cohort. Where cohorts train different numbers of rank slots, each class of devices
+(`coordinator.rounds.rank_classes`) is dealt by itself to the cohorts of its rank.
+Devices are taken in the order of SHA-256(seed ‖ device id), so that
 nobody can choose its company. Groups of suspects are dealt first: each member
 goes to the cohort with the fewest of its groups, then the fewest devices, then
 the lowest number. Then the others go to the cohort with the fewest devices. So
@@ -11,12 +13,12 @@ the lowest number. Then the others go to the cohort with the fewest devices. So
 * of each of several disjoint groups, no cohort has more than one member more than
   another: with as many cohorts as members, every suspect is alone.
 
-A device that comes later in the night has no place in that deal. It belongs to
-the cohort for which SHA-256(seed ‖ device id ‖ number) is the lowest
-(rendezvous hashing), whoever asks and however often.
+A device that comes later in the night has no place in that deal. It belongs, of
+the cohorts with the most rank slots that it can train, to the one for which
+SHA-256(seed ‖ device id ‖ number) is the lowest (rendezvous hashing), whoever asks and however often.
 
 The seed follows from the plans' hashes, which are logged: an auditor with the
-list of devices can deal again.
+list of devices, and of the ranks that they can train, can deal again.
 """
 
 from __future__ import annotations
@@ -52,6 +54,36 @@ def cohort_count(able: int, *, wanted: int, n_min: int, n_max: int, apart: Seque
     most = max(1, min(able // n_min, MAX_COHORTS))
     suspects = max((len(group) for group in apart), default=0)
     return min(most, max(wanted or -(-able // n_max), suspects, 1))
+
+
+def cohort_counts(
+    classes: Sequence[Collection[DeviceId]],
+    *,
+    wanted: int,
+    n_min: int,
+    n_max: int,
+    apart: Sequence[Collection[DeviceId]] = (),
+) -> list[int]:
+    """How many cohorts each rank class of a round gets; see `cohort_count`.
+
+    Args:
+        classes: the devices of each, n_min or more.
+        wanted: by the task, in all: each class gets its share, rounded up.
+        n_min: fewest contributors of a cohort.
+        n_max: most contributors of a cohort.
+        apart: suspects, in whichever class; those of different classes are apart anyhow.
+
+    Returns:
+        At least 1 for each class, and at most `MAX_COHORTS` in all.
+    """
+    total = sum(len(devices) for devices in classes)
+    counts = []
+    for devices in classes:
+        here = [set(group).intersection(devices) for group in apart]
+        share = -(-wanted * len(devices) // total)
+        counts.append(cohort_count(len(devices), wanted=share, n_min=n_min, n_max=n_max, apart=here))
+    counts[counts.index(max(counts))] -= max(0, sum(counts) - MAX_COHORTS)
+    return counts
 
 
 def deal(
@@ -92,6 +124,6 @@ def deal(
     return dealt
 
 
-def latecomer(device: DeviceId, *, cohorts: int, seed: bytes) -> int:
-    """The number of the cohort of a device that was not there when the round was dealt."""
-    return min(range(cohorts), key=lambda number: hashlib.sha256(seed + device + number.to_bytes(4, "big")).digest())
+def latecomer(device: DeviceId, *, numbers: Collection[int], seed: bytes) -> int:
+    """The number, of some, of the cohort of a device that was not there when the round was dealt."""
+    return min(numbers, key=lambda number: hashlib.sha256(seed + device + number.to_bytes(4, "big")).digest())

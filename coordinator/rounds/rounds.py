@@ -8,8 +8,9 @@ from sqlalchemy import ColumnElement, and_, exists, select
 from sqlalchemy.orm import Session, defer
 
 from coordinator.rounds import assignment
+from coordinator.rounds.rank_classes import rank_of
 from coordinator.rounds.states import FINAL
-from coordinator.storage.rows import AssignmentRow, Cohort, Round, RoundState
+from coordinator.storage.rows import AssignmentRow, Cohort, Device, Round, RoundState
 from nightshift.protocol.errors import NotFoundError
 from nightshift.protocol.identity import DeviceId
 
@@ -58,13 +59,23 @@ def find(session: Session, name: str) -> tuple[Round, Sequence[Cohort]]:
     return round_of(session, cohort), [cohort]
 
 
-def place_of(session: Session, found: Round, device_id: DeviceId) -> Cohort:
-    """The one cohort of a round to which a device may contribute (`coordinator.rounds.assignment`)."""
-    row = session.get(AssignmentRow, (found.task, found.number, device_id))
+def place_of(session: Session, found: Round, device: Device) -> Cohort | None:
+    """The one cohort of a round to which a device may contribute (`coordinator.rounds.assignment`).
+
+    None where all cohorts, or the one to which it was dealt, train more rank slots than it says now that it can.
+    """
+    row = session.get(AssignmentRow, (found.task, found.number, device.device_id))
     if row is not None:
-        return session.get_one(Cohort, row.cohort_id)
-    ids = session.scalars(select(Cohort.cohort_id).where(_in(found)).order_by(Cohort.plan_position)).all()
-    return session.get_one(Cohort, ids[assignment.latecomer(device_id, cohorts=len(ids), seed=found.seed)])
+        own = session.get_one(Cohort, row.cohort_id)
+        return own if rank_of(device.rank_limit, [own.trained_rank]) else None
+    rows = select(Cohort.cohort_id, Cohort.trained_rank).where(_in(found)).order_by(Cohort.plan_position)
+    cohorts = session.execute(rows).all()
+    rank = rank_of(device.rank_limit, {trained for _, trained in cohorts})
+    numbers = [number for number, (_, trained) in enumerate(cohorts) if trained == rank]
+    if not numbers:
+        return None
+    number = assignment.latecomer(DeviceId(device.device_id), numbers=numbers, seed=found.seed)
+    return session.get_one(Cohort, cohorts[number].cohort_id)
 
 
 def round_of(session: Session, cohort: Cohort) -> Round:

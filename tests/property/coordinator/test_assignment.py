@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import random
 from collections import Counter
 from collections.abc import Mapping
@@ -10,7 +11,7 @@ from collections.abc import Mapping
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordinator.rounds.assignment import MAX_COHORTS, cohort_count, deal, latecomer
+from coordinator.rounds.assignment import MAX_COHORTS, cohort_count, cohort_counts, deal, latecomer
 from nightshift.protocol.identity import DeviceId
 
 Deal = tuple[list[DeviceId], list[list[DeviceId]], int, bytes]
@@ -101,9 +102,41 @@ def test_what_an_operator_expects() -> None:
     assert cohort_count(25, wanted=0, n_min=10, n_max=512, apart=[[device(1), device(2)]]) == 2
 
 
+@given(
+    sizes=st.lists(st.integers(3, 60), min_size=1, max_size=5),
+    wanted=st.integers(0, 30),
+    n_max=st.integers(3, 20),
+    suspects=st.sets(st.integers(0, 60), max_size=8),
+)
+def test_each_class_has_cohorts_that_it_can_fill(sizes: list[int], wanted: int, n_max: int, suspects: set[int]) -> None:
+    ends = list(itertools.accumulate(sizes))
+    classes = [range(end - size, end) for end, size in zip(ends, sizes, strict=True)]
+    counts = cohort_counts(
+        [[device(number) for number in each] for each in classes],
+        wanted=wanted,
+        n_min=3,
+        n_max=n_max,
+        apart=[[device(number) for number in suspects]],
+    )
+    for each, count in zip(classes, counts, strict=True):
+        assert 1 <= count <= len(each) // 3
+        # Suspects of one class are apart from each other, as far as it has devices for that.
+        assert count >= min(len(suspects.intersection(each)), len(each) // 3)
+
+
+def test_a_release_can_name_all_cohorts_of_a_fleet_of_every_strength() -> None:
+    fleets = [[DeviceId(bytes([place]) + number.to_bytes(31, "big")) for number in range(3 * size)]
+              for place, size in enumerate((10, 4090, 20))]  # fmt: skip
+    counts = cohort_counts(fleets, wanted=0, n_min=3, n_max=3)
+    assert counts == [10, MAX_COHORTS - 30, 20]
+
+
 def test_latecomers_are_spread_and_stay_where_they_are() -> None:
-    counts = Counter(latecomer(device(number), cohorts=4, seed=b"s" * 32) for number in range(4000))
+    counts = Counter(latecomer(device(number), numbers=range(4), seed=b"s" * 32) for number in range(4000))
     # Binomial: 1000 each, standard deviation sqrt(4000 * 1/4 * 3/4) = 27.
     assert all(abs(counts[number] - 1000) < 5 * 27.4 for number in range(4))
-    assert latecomer(device(7), cohorts=1, seed=b"s" * 32) == 0
-    assert latecomer(device(7), cohorts=4, seed=b"s" * 32) == latecomer(device(7), cohorts=4, seed=b"s" * 32)
+    assert latecomer(device(7), numbers=range(1), seed=b"s" * 32) == 0
+    at = latecomer(device(7), numbers=range(4), seed=b"s" * 32)
+    assert latecomer(device(7), numbers=[3, 2, 1, 0], seed=b"s" * 32) == at
+    # Cohorts that a device cannot join do not move it among the others.
+    assert latecomer(device(7), numbers=[at, (at + 1) % 4], seed=b"s" * 32) == at

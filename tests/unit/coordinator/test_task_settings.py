@@ -33,6 +33,26 @@ def settings(**sections: Any) -> TaskSettings:
     return TaskSettings.model_validate({"name": "task", "model": "model"} | sections)
 
 
+@pytest.mark.parametrize(
+    ("adapter", "ranks"),
+    [
+        ({}, (4, 8)),
+        ({"rank": 16}, (4, 8, 16)),
+        ({"rank": 64}, (4, 8, 16, 32, 64)),
+        ({"rank": 12}, (6, 12)),
+        ({"rank": 4}, (4,)),
+        ({"rank": 2}, (2,)),
+        ({"rank": 7}, (7,)),
+        ({"rank": 16, "ranks": [16]}, (16,)),
+        ({"rank": 16, "ranks": [1, 16]}, (1, 16)),
+    ],
+)
+def test_cohorts_train_all_slots_or_so_many_as_small_devices_can(
+    adapter: dict[str, Any], ranks: tuple[int, ...]
+) -> None:
+    assert settings(adapter=adapter).adapter.trained_ranks == ranks
+
+
 def test_the_defaults_make_a_cohort() -> None:
     default = settings()
     parameters = CohortParameters.derive(
@@ -55,6 +75,11 @@ def test_the_defaults_make_a_cohort() -> None:
         ({"adapter": {"method": "flora"}}, "alternate"),
         ({"adapter": {"alpha": float("nan")}}, "finite"),
         ({"adapter": {"seed": "ab"}}, "pattern"),
+        ({"adapter": {"rank": 8, "ranks": [4, 16]}}, "largest of ranks must be the adapter's rank 8, got 16"),
+        ({"adapter": {"rank": 8, "ranks": [4]}}, "largest of ranks must be the adapter's rank 8, got 4"),
+        ({"adapter": {"rank": 8, "ranks": [8, 4]}}, "must ascend"),
+        ({"adapter": {"rank": 8, "ranks": [4, 4, 8]}}, "must ascend"),
+        ({"adapter": {"rank": 8, "ranks": [0, 8]}}, "must ascend from 1"),
         ({"training": {"steps": 0}}, "greater than or equal to 1"),
         ({"training": {"learning_rate": float("inf")}}, "finite"),
         ({"training": {"schedule": "linear"}}, "cosine"),
@@ -68,6 +93,8 @@ def test_the_defaults_make_a_cohort() -> None:
         ({"cohort": {"n_min": 9, "n_max": 8}}, "larger than n_max"),
         ({"cohort": {"n_max": 513}}, "512"),
         ({"cohort": {"committee": 2}}, "greater than or equal to 3"),
+        ({"cohort": {"committee_from": ["ab" * 32, "cd" * 32]}}, "names 2 devices"),
+        ({"cohort": {"committee_from": ["kitchen", "attic", "cellar"]}}, "groups of 7"),
         ({"cohort": {"committee": 32}}, "less than or equal to 31"),
         ({"rounds": {"open": "sometimes"}}, "operator"),
         ({"rounds": {"answer_window_s": 14 * 86_400}}, "prekey lives at most"),
