@@ -125,7 +125,7 @@ def pause_task(operator: Operator, request: pb.PauseTaskRequest) -> pb.PauseTask
     """
     with operator.deployment.database.transaction() as session:
         row = tasks.set_paused(session, request.name, paused=request.paused)
-        audit.record(session, "task pause", row.name, paused=request.paused)
+        audit.record(session, "task pause" if request.paused else "task resume", row.name)
         record = task_record(session, row)
     return to_message(pb.PauseTaskResponse, {"task": record})
 
@@ -135,7 +135,7 @@ def list_releases(operator: Operator, request: pb.ListReleasesRequest) -> pb.Lis
     with operator.deployment.database.reading() as session:
         wanted = [row for row in publication.list_releases(session) if request.task in ("", row.task)]
         rows, following = page_of(wanted, request.page)
-        records = [release_record(row) for row in rows]
+        records = [release_record(session, row) for row in rows]
     return to_message(pb.ListReleasesResponse, {"releases": records, "next_page": following})
 
 
@@ -146,7 +146,7 @@ def get_release(operator: Operator, request: pb.GetReleaseRequest) -> pb.GetRele
         NotFoundError: none or several are called so.
     """
     with operator.deployment.database.reading() as session:
-        record = release_record(publication.find_release(session, request.name))
+        record = release_record(session, publication.find_release(session, request.name))
     return to_message(pb.GetReleaseResponse, {"release": record})
 
 
@@ -160,7 +160,7 @@ def export_release(operator: Operator, request: pb.ExportReleaseRequest) -> Iter
     with deployment.database.reading() as session:
         row = publication.find_release(session, request.name)
         artefact = artefacts.find(session, row.adapter_sha256)
-        yield to_message(pb.ExportReleaseResponse, {"release": release_record(row)})
+        yield to_message(pb.ExportReleaseResponse, {"release": release_record(session, row)})
     for data in artefacts.chunks(deployment.objects, artefact, 0):
         yield pb.ExportReleaseResponse(data=data)
 

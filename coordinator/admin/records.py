@@ -11,6 +11,8 @@ from sqlalchemy.orm import Session
 
 from coordinator.admin.admins import state_of
 from coordinator.aggregation import places
+from coordinator.releases import decisions
+from coordinator.releases.publication import newest_release
 from coordinator.rounds.prekeys import unspent
 from coordinator.rounds.rounds import cohorts_of
 from coordinator.rounds.seats import words
@@ -18,6 +20,7 @@ from coordinator.rounds.standing import record_of
 from coordinator.rounds.standing import suspicion as suspicion_now
 from coordinator.rounds.suspects import Suspicion
 from coordinator.rounds.task_settings import TaskSettings
+from coordinator.rounds.turns import in_order
 from coordinator.storage.rows import (
     AdminRow,
     AuditRow,
@@ -25,6 +28,7 @@ from coordinator.storage.rows import (
     CohortState,
     CommitteeSeat,
     Contribution,
+    DecisionRow,
     Device,
     Model,
     ReleaseRow,
@@ -130,6 +134,8 @@ def task_record(session: Session, task: Task) -> dict[str, Any]:
         "releases": newest or 0,
         "releases_wanted": settings.rounds.total or None,
         "created": rfc3339(task.created_unix_s),
+        "turn": next((place for place, due in enumerate(in_order(session), 1) if due.name == task.name), None),
+        "served": rfc3339(task.served_unix_s),
     }
 
 
@@ -194,8 +200,8 @@ def cohort_record(session: Session, cohort: Cohort, number: int) -> dict[str, An
     }
 
 
-def release_record(row: ReleaseRow) -> dict[str, Any]:
-    """A release."""
+def release_record(session: Session, row: ReleaseRow) -> dict[str, Any]:
+    """A release, and how it stands."""
     document = ReleaseDocument.parse(row.document)
     return {
         "task": row.task,
@@ -207,6 +213,29 @@ def release_record(row: ReleaseRow) -> dict[str, Any]:
         "adapter_size_bytes": document.adapter_size_bytes,
         "published": rfc3339(row.time_unix_s),
         "log_position": row.log_position,
+        "served": decisions.served_release(session, row.task).release_id == row.release_id,
+        "next_parent": newest_release(session, row.task).release_id == row.release_id,
+        "restores": row.restores.hex() if row.restores else None,
+    }
+
+
+def decision_record(session: Session, row: DecisionRow) -> dict[str, Any]:
+    """What was decided about the releases of a task."""
+
+    def number_of(release_id: bytes) -> int:
+        return session.get_one(ReleaseRow, release_id).number
+
+    return {
+        "task": row.task,
+        "number": row.number,
+        "kind": row.kind,
+        "served": number_of(row.served),
+        "judged": number_of(row.judged),
+        "next_parent": number_of(row.next_parent),
+        "reason": row.reason,
+        "decided": rfc3339(row.time_unix_s),
+        "log_position": row.log_position,
+        "decision_id": row.decision_id.hex(),
     }
 
 

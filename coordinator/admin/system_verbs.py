@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from sqlalchemy import func, select
 
-from coordinator import audit
+from coordinator import audit, log_audit
 from coordinator.admin.messages import to_message
 from coordinator.admin.operator import Operator, page_rows, page_start
 from coordinator.admin.records import audit_record, round_record, task_record
 from coordinator.home import is_serving
-from coordinator.log import verify_rows
 from coordinator.rounds.pool import pool
 from coordinator.rounds.rounds import running
 from coordinator.rounds.tasks import list_tasks
 from coordinator.storage.rows import Device, DeviceState
 from nightshift.admin.v1 import admin_pb2 as pb
+from nightshift.protocol.log import checkpoint_note
+from nightshift.protocol.log_heads import read_head, short_head
+from nightshift.protocol.signed_note import verifier_key
 
 
 def get_status(operator: Operator, _request: pb.GetStatusRequest) -> pb.GetStatusResponse:
@@ -39,15 +41,31 @@ def get_status(operator: Operator, _request: pb.GetStatusRequest) -> pb.GetStatu
     return to_message(pb.GetStatusResponse, record)
 
 
-def verify_log(operator: Operator, _request: pb.VerifyLogRequest) -> pb.VerifyLogResponse:
-    """Hash every entry of the log again.
+def verify_log(operator: Operator, request: pb.VerifyLogRequest) -> pb.VerifyLogResponse:
+    """Compare the whole log with the database, and with heads that others saw.
 
     Raises:
-        LogInconsistentError: an entry is missing or was altered.
+        UsageError, MalformedError, SignatureInvalidError: a head that is none, or not of this log.
+        LogInconsistentError: an entry is missing or was altered, or the two disagree; says where.
     """
-    with operator.deployment.database.reading() as session:
-        size, root = verify_rows(session)
-    return pb.VerifyLogResponse(origin=operator.deployment.log.origin, size=size, root=root.hex())
+    deployment = operator.deployment
+    trust = deployment.trust
+    heads = [read_head(text, trust) for text in request.heads]
+    with deployment.database.reading() as session:
+        found = log_audit.audit(session, deployment, heads)
+        note = checkpoint_note(deployment.log.snapshot(session).checkpoint(), trust)
+    record = {
+        "origin": trust.log_origin,
+        "size": found.head.size,
+        "root": found.head.root.hex(),
+        "short": short_head(found.head, trust.log_origin),
+        "note": note.decode(),
+        "verifier_key": verifier_key(trust.log_origin, trust.signing_key),
+        "kinds": found.kinds,
+        "objects": found.objects,
+        "compared": found.compared,
+    }
+    return to_message(pb.VerifyLogResponse, record)
 
 
 def list_audit(operator: Operator, request: pb.ListAuditRequest) -> pb.ListAuditResponse:

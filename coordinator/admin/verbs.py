@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from coordinator.admin import admin_verbs, enrolment_verbs, learning_verbs, round_verbs, system_verbs
+from coordinator.admin import admin_verbs, enrolment_verbs, learning_verbs, release_verbs, round_verbs, system_verbs
 
 _ASKING: tuple[Callable[..., Any], ...] = (
     system_verbs.get_status,
@@ -21,6 +21,7 @@ _ASKING: tuple[Callable[..., Any], ...] = (
     learning_verbs.list_releases,
     learning_verbs.get_release,
     learning_verbs.export_release,
+    release_verbs.list_decisions,
     round_verbs.list_rounds,
     round_verbs.get_round,
     round_verbs.watch_round,
@@ -38,6 +39,8 @@ _CHANGING: tuple[Callable[..., Any], ...] = (
     learning_verbs.pause_task,
     round_verbs.open_round,
     round_verbs.abort_round,
+    release_verbs.promote_release,
+    release_verbs.roll_back_release,
     admin_verbs.issue_admin,
     admin_verbs.revoke_admin,
 )

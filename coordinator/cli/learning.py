@@ -37,13 +37,13 @@ def create_task(context: click.Context, path: Path, as_json: bool) -> None:
 @json_option
 @click.pass_context
 def list_tasks(context: click.Context, as_json: bool) -> None:
-    """Show all tasks."""
+    """Show all tasks, and in which order they are served: the least recently served first."""
     from coordinator.admin import learning_verbs as verbs
     from nightshift.admin.v1 import admin_pb2 as pb
 
     with admin_api(context) as api:
         rows = pages(api, verbs.list_tasks, pb.ListTasksRequest(), "tasks")
-    columns = ("name", "state", "model", "method", "rank", "rounds_held", "releases")
+    columns = ("name", "state", "turn", "served", "model", "method", "rank", "rounds_held", "releases")
     emit(
         {"tasks": rows}, as_json=as_json, text=table(rows, columns, empty="no tasks; make one: coordinator task create")
     )
@@ -51,17 +51,29 @@ def list_tasks(context: click.Context, as_json: bool) -> None:
 
 @task.command("pause")
 @click.argument("name")
-@click.option("--resume", is_flag=True, help="Let it go on.")
 @json_option
 @click.pass_context
-def pause_task(context: click.Context, name: str, resume: bool, as_json: bool) -> None:
+def pause_task(context: click.Context, name: str, as_json: bool) -> None:
     """Open no new rounds of a task; one that is under way ends as planned."""
+    _set_paused(context, name, paused=True, as_json=as_json)
+
+
+@task.command("resume")
+@click.argument("name")
+@json_option
+@click.pass_context
+def resume_task(context: click.Context, name: str, as_json: bool) -> None:
+    """Let a paused task open rounds again."""
+    _set_paused(context, name, paused=False, as_json=as_json)
+
+
+def _set_paused(context: click.Context, name: str, *, paused: bool, as_json: bool) -> None:
     from coordinator.admin import learning_verbs as verbs
     from coordinator.admin.messages import to_record
     from nightshift.admin.v1 import admin_pb2 as pb
 
     with admin_api(context) as api:
-        result = to_record(api.call(verbs.pause_task, pb.PauseTaskRequest(name=name, paused=not resume)).task)
+        result = to_record(api.call(verbs.pause_task, pb.PauseTaskRequest(name=name, paused=paused)).task)
     emit(result, as_json=as_json, text=f"task {name} is {result['state']}")
 
 

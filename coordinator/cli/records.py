@@ -10,6 +10,7 @@ import click
 from coordinator.cli.api import admin_api, pages
 from coordinator.cli.command import json_option, table
 from nightshift.host.console import emit
+from nightshift.host.log_heads import file_or_text
 from nightshift.protocol.errors import UsageError
 
 
@@ -18,19 +19,35 @@ def log_group() -> None:
     """The transparency log."""
 
 
-@log_group.command("verify")
+@log_group.command("verify", epilog="Example: coordinator log verify --head head-of-the-kitchen.txt")
+@click.option(
+    "--head", "heads", multiple=True, metavar="FILE|TEXT", help="What a device saw, or was kept elsewhere; repeatable."
+)
+@click.option("--note", is_flag=True, help="Print only the signed checkpoint: to be kept elsewhere, or for a witness.")
 @json_option
 @click.pass_context
-def verify_log(context: click.Context, as_json: bool) -> None:
-    """Hash every entry again and print size and root."""
+def verify_log(context: click.Context, heads: tuple[str, ...], note: bool, as_json: bool) -> None:
+    """Hash every entry again, and compare each with its object in the database.
+
+    Plans, pools, frozen sets, ends, releases, decisions, certificates and revocations must stand in the log where the
+    database says, and nothing else may. Exit status 14 if something does not agree.
+    """
     from coordinator.admin import system_verbs as verbs
     from coordinator.admin.messages import to_record
     from nightshift.admin.v1 import admin_pb2 as pb
 
     with admin_api(context) as api:
-        result = to_record(api.call(verbs.verify_log, pb.VerifyLogRequest()))
-    text = f"{result['size']} entries, root {result['root']}: every entry has its hash"
-    emit(result, as_json=as_json, text=text)
+        request = pb.VerifyLogRequest(heads=[file_or_text(head) for head in heads])
+        result = to_record(api.call(verbs.verify_log, request))
+    kinds = ", ".join(f"{count} {kind}" for kind, count in result["kinds"].items())
+    lines = [
+        f"{result['size']} entries, root {result['root']}: every entry has its hash ({kinds})",
+        f"{result['objects']} objects of the database stand in it where they should",
+        *(f"the head at {size} entries is part of it" for size in result["compared"]),
+        f"head {result['short']}",
+        f"verifier key {result['verifier_key']}",
+    ]
+    emit(result, as_json=as_json, text=result["note"].rstrip("\n") if note else "\n".join(lines))
 
 
 @click.group("audit")

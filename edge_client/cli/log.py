@@ -2,18 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
-
 import click
 
 from edge_client.cli.options import Call, device_command
-
-if TYPE_CHECKING:
-    from nightshift.protocol.log_heads import OtherHead
-    from nightshift.protocol.trust import Trust
-
-MOST_FILE_BYTES = 65_536
 
 
 @click.group(short_help="The coordinator's transparency log.")
@@ -68,15 +59,16 @@ def verify(call: Call, *, heads: tuple[str, ...], quick: bool) -> None:
     from edge_client.agent.check_in import check_in
     from edge_client.agent.log_audit import audit
     from edge_client.agent.session_opening import open_session
+    from nightshift.host.log_heads import file_or_text
     from nightshift.protocol.errors import UsageError, VerificationError
-    from nightshift.protocol.log_heads import short_head
+    from nightshift.protocol.log_heads import read_head, short_head
 
     if quick and heads:
         raise UsageError("--head needs the whole log; leave out --quick")
     with open_session(call.home, call.configuration()) as session:
         before, origin = session.log_size, session.trust.log_origin
         try:
-            others = [_read(text, session.trust) for text in heads]
+            others = [read_head(file_or_text(text), session.trust) for text in heads]
             found = None if quick else audit(session, others)
             seen = check_in(session, no_plan=True).view.head if found is None else found.head
         except VerificationError as error:
@@ -103,29 +95,3 @@ def verify(call: Call, *, heads: tuple[str, ...], quick: bool) -> None:
             *(f"the head of another device, at {size} entries, is the same" for size in found.compared),
         ]
     call.emit(value, "\n".join(lines))
-
-
-def _read(text: str, trust: Trust) -> OtherHead:
-    """A head from the command line: a file's content where there is such a file.
-
-    Raises:
-        UsageError: no head, or a file that cannot be read.
-    """
-    from nightshift.protocol.errors import UsageError
-    from nightshift.protocol.log_heads import read_head
-
-    path = Path(text)
-    try:
-        if "\n" not in text and path.is_file():
-            if path.stat().st_size > MOST_FILE_BYTES:
-                raise UsageError(f"{path} is larger than any log head")
-            text = _note_in(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} could not be read as a log head: {error}") from error
-    return read_head(text, trust)
-
-
-def _note_in(content: str) -> str:
-    """The note of a file; `log head` puts the short form and an empty line before it."""
-    first, gap, rest = content.lstrip("\n").partition("\n\n")
-    return rest if gap and "\n" not in first and rest.strip() else content

@@ -294,7 +294,7 @@ class GetModelResponse(_message.Message):
     def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ...) -> None: ...
 
 class Task(_message.Message):
-    __slots__ = ("name", "state", "model", "package_id", "method", "rank", "rounds_open", "rounds_held", "releases", "releases_wanted", "created")
+    __slots__ = ("name", "state", "model", "package_id", "method", "rank", "rounds_open", "rounds_held", "releases", "releases_wanted", "created", "turn", "served")
     NAME_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -306,6 +306,8 @@ class Task(_message.Message):
     RELEASES_FIELD_NUMBER: _ClassVar[int]
     RELEASES_WANTED_FIELD_NUMBER: _ClassVar[int]
     CREATED_FIELD_NUMBER: _ClassVar[int]
+    TURN_FIELD_NUMBER: _ClassVar[int]
+    SERVED_FIELD_NUMBER: _ClassVar[int]
     name: str
     state: str
     model: str
@@ -317,7 +319,9 @@ class Task(_message.Message):
     releases: int
     releases_wanted: int
     created: _timestamp_pb2.Timestamp
-    def __init__(self, name: _Optional[str] = ..., state: _Optional[str] = ..., model: _Optional[str] = ..., package_id: _Optional[str] = ..., method: _Optional[str] = ..., rank: _Optional[int] = ..., rounds_open: _Optional[str] = ..., rounds_held: _Optional[int] = ..., releases: _Optional[int] = ..., releases_wanted: _Optional[int] = ..., created: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    turn: int
+    served: _timestamp_pb2.Timestamp
+    def __init__(self, name: _Optional[str] = ..., state: _Optional[str] = ..., model: _Optional[str] = ..., package_id: _Optional[str] = ..., method: _Optional[str] = ..., rank: _Optional[int] = ..., rounds_open: _Optional[str] = ..., rounds_held: _Optional[int] = ..., releases: _Optional[int] = ..., releases_wanted: _Optional[int] = ..., created: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., turn: _Optional[int] = ..., served: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class CreateTaskRequest(_message.Message):
     __slots__ = ("settings",)
@@ -526,7 +530,7 @@ class AbortRoundResponse(_message.Message):
     def __init__(self, round: _Optional[_Union[Round, _Mapping]] = ...) -> None: ...
 
 class Release(_message.Message):
-    __slots__ = ("task", "number", "release_id", "parent", "contributors", "adapter_sha256", "adapter_size_bytes", "published", "log_position")
+    __slots__ = ("task", "number", "release_id", "parent", "contributors", "adapter_sha256", "adapter_size_bytes", "published", "log_position", "served", "next_parent", "restores")
     TASK_FIELD_NUMBER: _ClassVar[int]
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     RELEASE_ID_FIELD_NUMBER: _ClassVar[int]
@@ -536,6 +540,9 @@ class Release(_message.Message):
     ADAPTER_SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
     PUBLISHED_FIELD_NUMBER: _ClassVar[int]
     LOG_POSITION_FIELD_NUMBER: _ClassVar[int]
+    SERVED_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PARENT_FIELD_NUMBER: _ClassVar[int]
+    RESTORES_FIELD_NUMBER: _ClassVar[int]
     task: str
     number: int
     release_id: str
@@ -545,7 +552,10 @@ class Release(_message.Message):
     adapter_size_bytes: int
     published: _timestamp_pb2.Timestamp
     log_position: int
-    def __init__(self, task: _Optional[str] = ..., number: _Optional[int] = ..., release_id: _Optional[str] = ..., parent: _Optional[str] = ..., contributors: _Optional[int] = ..., adapter_sha256: _Optional[str] = ..., adapter_size_bytes: _Optional[int] = ..., published: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., log_position: _Optional[int] = ...) -> None: ...
+    served: bool
+    next_parent: bool
+    restores: str
+    def __init__(self, task: _Optional[str] = ..., number: _Optional[int] = ..., release_id: _Optional[str] = ..., parent: _Optional[str] = ..., contributors: _Optional[int] = ..., adapter_sha256: _Optional[str] = ..., adapter_size_bytes: _Optional[int] = ..., published: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., log_position: _Optional[int] = ..., served: _Optional[bool] = ..., next_parent: _Optional[bool] = ..., restores: _Optional[str] = ...) -> None: ...
 
 class ListReleasesRequest(_message.Message):
     __slots__ = ("page", "task")
@@ -575,6 +585,74 @@ class GetReleaseResponse(_message.Message):
     release: Release
     def __init__(self, release: _Optional[_Union[Release, _Mapping]] = ...) -> None: ...
 
+class Decision(_message.Message):
+    __slots__ = ("task", "number", "kind", "served", "judged", "next_parent", "reason", "decided", "log_position", "decision_id")
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    SERVED_FIELD_NUMBER: _ClassVar[int]
+    JUDGED_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PARENT_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    DECIDED_FIELD_NUMBER: _ClassVar[int]
+    LOG_POSITION_FIELD_NUMBER: _ClassVar[int]
+    DECISION_ID_FIELD_NUMBER: _ClassVar[int]
+    task: str
+    number: int
+    kind: str
+    served: int
+    judged: int
+    next_parent: int
+    reason: str
+    decided: _timestamp_pb2.Timestamp
+    log_position: int
+    decision_id: str
+    def __init__(self, task: _Optional[str] = ..., number: _Optional[int] = ..., kind: _Optional[str] = ..., served: _Optional[int] = ..., judged: _Optional[int] = ..., next_parent: _Optional[int] = ..., reason: _Optional[str] = ..., decided: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., log_position: _Optional[int] = ..., decision_id: _Optional[str] = ...) -> None: ...
+
+class PromoteReleaseRequest(_message.Message):
+    __slots__ = ("name", "reason")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    reason: str
+    def __init__(self, name: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class PromoteReleaseResponse(_message.Message):
+    __slots__ = ("decision",)
+    DECISION_FIELD_NUMBER: _ClassVar[int]
+    decision: Decision
+    def __init__(self, decision: _Optional[_Union[Decision, _Mapping]] = ...) -> None: ...
+
+class RollBackReleaseRequest(_message.Message):
+    __slots__ = ("name", "reason")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    reason: str
+    def __init__(self, name: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class RollBackReleaseResponse(_message.Message):
+    __slots__ = ("decision",)
+    DECISION_FIELD_NUMBER: _ClassVar[int]
+    decision: Decision
+    def __init__(self, decision: _Optional[_Union[Decision, _Mapping]] = ...) -> None: ...
+
+class ListDecisionsRequest(_message.Message):
+    __slots__ = ("page", "task")
+    PAGE_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    page: Page
+    task: str
+    def __init__(self, page: _Optional[_Union[Page, _Mapping]] = ..., task: _Optional[str] = ...) -> None: ...
+
+class ListDecisionsResponse(_message.Message):
+    __slots__ = ("decisions", "next_page")
+    DECISIONS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_FIELD_NUMBER: _ClassVar[int]
+    decisions: _containers.RepeatedCompositeFieldContainer[Decision]
+    next_page: str
+    def __init__(self, decisions: _Optional[_Iterable[_Union[Decision, _Mapping]]] = ..., next_page: _Optional[str] = ...) -> None: ...
+
 class ExportReleaseRequest(_message.Message):
     __slots__ = ("name",)
     NAME_FIELD_NUMBER: _ClassVar[int]
@@ -590,18 +668,39 @@ class ExportReleaseResponse(_message.Message):
     def __init__(self, release: _Optional[_Union[Release, _Mapping]] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class VerifyLogRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("heads",)
+    HEADS_FIELD_NUMBER: _ClassVar[int]
+    heads: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, heads: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class VerifyLogResponse(_message.Message):
-    __slots__ = ("origin", "size", "root")
+    __slots__ = ("origin", "size", "root", "short", "note", "verifier_key", "kinds", "objects", "compared")
+    class KindsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
     ORIGIN_FIELD_NUMBER: _ClassVar[int]
     SIZE_FIELD_NUMBER: _ClassVar[int]
     ROOT_FIELD_NUMBER: _ClassVar[int]
+    SHORT_FIELD_NUMBER: _ClassVar[int]
+    NOTE_FIELD_NUMBER: _ClassVar[int]
+    VERIFIER_KEY_FIELD_NUMBER: _ClassVar[int]
+    KINDS_FIELD_NUMBER: _ClassVar[int]
+    OBJECTS_FIELD_NUMBER: _ClassVar[int]
+    COMPARED_FIELD_NUMBER: _ClassVar[int]
     origin: str
     size: int
     root: str
-    def __init__(self, origin: _Optional[str] = ..., size: _Optional[int] = ..., root: _Optional[str] = ...) -> None: ...
+    short: str
+    note: str
+    verifier_key: str
+    kinds: _containers.ScalarMap[str, int]
+    objects: int
+    compared: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, origin: _Optional[str] = ..., size: _Optional[int] = ..., root: _Optional[str] = ..., short: _Optional[str] = ..., note: _Optional[str] = ..., verifier_key: _Optional[str] = ..., kinds: _Optional[_Mapping[str, int]] = ..., objects: _Optional[int] = ..., compared: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class AuditEntry(_message.Message):
     __slots__ = ("audit_id", "time", "actor", "verb", "subject", "detail")

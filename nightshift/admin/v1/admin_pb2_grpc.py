@@ -150,6 +150,21 @@ class AdminServiceStub:
                 request_serializer=nightshift_dot_admin_dot_v1_dot_admin__pb2.GetReleaseRequest.SerializeToString,
                 response_deserializer=nightshift_dot_admin_dot_v1_dot_admin__pb2.GetReleaseResponse.FromString,
                 _registered_method=True)
+        self.PromoteRelease = channel.unary_unary(
+                '/nightshift.admin.v1.AdminService/PromoteRelease',
+                request_serializer=nightshift_dot_admin_dot_v1_dot_admin__pb2.PromoteReleaseRequest.SerializeToString,
+                response_deserializer=nightshift_dot_admin_dot_v1_dot_admin__pb2.PromoteReleaseResponse.FromString,
+                _registered_method=True)
+        self.RollBackRelease = channel.unary_unary(
+                '/nightshift.admin.v1.AdminService/RollBackRelease',
+                request_serializer=nightshift_dot_admin_dot_v1_dot_admin__pb2.RollBackReleaseRequest.SerializeToString,
+                response_deserializer=nightshift_dot_admin_dot_v1_dot_admin__pb2.RollBackReleaseResponse.FromString,
+                _registered_method=True)
+        self.ListDecisions = channel.unary_unary(
+                '/nightshift.admin.v1.AdminService/ListDecisions',
+                request_serializer=nightshift_dot_admin_dot_v1_dot_admin__pb2.ListDecisionsRequest.SerializeToString,
+                response_deserializer=nightshift_dot_admin_dot_v1_dot_admin__pb2.ListDecisionsResponse.FromString,
+                _registered_method=True)
         self.ExportRelease = channel.unary_stream(
                 '/nightshift.admin.v1.AdminService/ExportRelease',
                 request_serializer=nightshift_dot_admin_dot_v1_dot_admin__pb2.ExportReleaseRequest.SerializeToString,
@@ -347,6 +362,27 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PromoteRelease(self, request, context):
+        """Has devices serve a release, whatever the gate said.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RollBackRelease(self, request, context):
+        """Has devices serve an earlier release, and learning start again from it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListDecisions(self, request, context):
+        """Lists what was decided about a task's releases, oldest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ExportRelease(self, request, context):
         """Streams a release's adapter, a safetensors file.
         """
@@ -506,6 +542,21 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.GetRelease,
                     request_deserializer=nightshift_dot_admin_dot_v1_dot_admin__pb2.GetReleaseRequest.FromString,
                     response_serializer=nightshift_dot_admin_dot_v1_dot_admin__pb2.GetReleaseResponse.SerializeToString,
+            ),
+            'PromoteRelease': grpc.unary_unary_rpc_method_handler(
+                    servicer.PromoteRelease,
+                    request_deserializer=nightshift_dot_admin_dot_v1_dot_admin__pb2.PromoteReleaseRequest.FromString,
+                    response_serializer=nightshift_dot_admin_dot_v1_dot_admin__pb2.PromoteReleaseResponse.SerializeToString,
+            ),
+            'RollBackRelease': grpc.unary_unary_rpc_method_handler(
+                    servicer.RollBackRelease,
+                    request_deserializer=nightshift_dot_admin_dot_v1_dot_admin__pb2.RollBackReleaseRequest.FromString,
+                    response_serializer=nightshift_dot_admin_dot_v1_dot_admin__pb2.RollBackReleaseResponse.SerializeToString,
+            ),
+            'ListDecisions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDecisions,
+                    request_deserializer=nightshift_dot_admin_dot_v1_dot_admin__pb2.ListDecisionsRequest.FromString,
+                    response_serializer=nightshift_dot_admin_dot_v1_dot_admin__pb2.ListDecisionsResponse.SerializeToString,
             ),
             'ExportRelease': grpc.unary_stream_rpc_method_handler(
                     servicer.ExportRelease,
@@ -1160,6 +1211,87 @@ class AdminService:
             '/nightshift.admin.v1.AdminService/GetRelease',
             nightshift_dot_admin_dot_v1_dot_admin__pb2.GetReleaseRequest.SerializeToString,
             nightshift_dot_admin_dot_v1_dot_admin__pb2.GetReleaseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PromoteRelease(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nightshift.admin.v1.AdminService/PromoteRelease',
+            nightshift_dot_admin_dot_v1_dot_admin__pb2.PromoteReleaseRequest.SerializeToString,
+            nightshift_dot_admin_dot_v1_dot_admin__pb2.PromoteReleaseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RollBackRelease(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nightshift.admin.v1.AdminService/RollBackRelease',
+            nightshift_dot_admin_dot_v1_dot_admin__pb2.RollBackReleaseRequest.SerializeToString,
+            nightshift_dot_admin_dot_v1_dot_admin__pb2.RollBackReleaseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDecisions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/nightshift.admin.v1.AdminService/ListDecisions',
+            nightshift_dot_admin_dot_v1_dot_admin__pb2.ListDecisionsRequest.SerializeToString,
+            nightshift_dot_admin_dot_v1_dot_admin__pb2.ListDecisionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

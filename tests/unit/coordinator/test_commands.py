@@ -146,12 +146,12 @@ def test_a_model_and_a_task_are_added(run: Run, home: Home, package: Path, tmp_p
     assert (release["task"], release["number"], release["contributors"]) == ("commands", 0, 0)
     assert run("release", "show", "commands/0", "--json").json == release
     assert run("task", "pause", "commands", "--json").json["state"] == "paused"
-    assert run("task", "pause", "commands", "--resume", "--json").json["state"] == "active"
+    assert run("task", "resume", "commands", "--json").json["state"] == "active"
     opened = run("round", "open", "commands")
     assert opened.code == NOT_NOW
     assert "0 devices were seen" in opened.err
     assert run("round", "open", "none").code == USAGE
-    verbs = ["model add", "model add", "task create", "task pause", "task pause"]
+    verbs = ["model add", "model add", "task create", "task pause", "task resume"]
     assert audited(home) == verbs
     assert run("status").out.startswith("not serving")
 
