@@ -19,36 +19,34 @@ _PROXY_REPLY_BYTES = 4096
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """An HTTP proxy that speaks CONNECT.
+    """An HTTP proxy that speaks CONNECT; name and password, if any, are for gRPC alone.
 
     Attributes:
         variable: that names it.
         host: of the proxy.
         port: of the proxy.
-        authorisation: whether name and password are given; doctor does not send them.
     """
 
     variable: str
     host: str
     port: int
-    authorisation: bool
 
 
 def proxy_for(host: str, environment: Mapping[str, str]) -> Proxy | None:
     """The proxy that gRPC takes on its way to a host.
 
     As gRPC's doc/environment_variables.md says: grpc_proxy, https_proxy and http_proxy in this order, lower case;
-    no_grpc_proxy or no_proxy names what is reached directly, by the end of its name.
+    no_grpc_proxy or no_proxy names what is reached directly, by the end of its name. The first variable that is set
+    decides, also when it is empty (seen with grpcio 1.85).
     """
     direct = environment.get("no_grpc_proxy") or environment.get("no_proxy") or ""
     if any(host.lower().endswith(part.strip().lower()) for part in direct.split(",") if part.strip()):
         return None
     for variable in ("grpc_proxy", "https_proxy", "http_proxy"):
-        value = environment.get(variable)
-        if value:
-            parts = urlsplit(value)
-            if parts.scheme == "http" and parts.hostname:
-                return Proxy(variable, parts.hostname, parts.port or 80, parts.username is not None)
+        if variable in environment:
+            parts = urlsplit(environment[variable])
+            usable = parts.scheme == "http" and parts.hostname
+            return Proxy(variable, parts.hostname or "", parts.port or 80) if usable else None
     return None
 
 
