@@ -135,7 +135,7 @@ def _rows(session: Session) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "nightshift_deadline_overdue_seconds",
         "How long the latest step that time alone takes is due; more than a few: nothing advances the cohorts.",
-        value=_overdue_s(session, now),
+        value=overdue_s(session, now),
     )
 
 
@@ -151,7 +151,8 @@ def _total(session: Session, name: str, text: str, key: InstrumentedAttribute[An
     return CounterMetricFamily(name, text, value=session.scalar(select(func.count(key))) or 0)
 
 
-def _overdue_s(session: Session, now: int) -> int:
+def overdue_s(session: Session, now: int) -> int:
+    """How long the latest step that time alone takes is due; 0 if none is."""
     deadlines = [
         session.scalar(select(func.min(Cohort.latest_upload_deadline_unix_s)).where(Cohort.state == CohortState.OPEN)),
         session.scalar(select(func.min(Cohort.answer_deadline_unix_s)).where(Cohort.state == CohortState.FROZEN)),

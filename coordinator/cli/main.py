@@ -173,14 +173,14 @@ def _status_text(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _run() -> None:
-    from coordinator.cli import admins, authority, enrolment, keys, learning, models, records, releases, rounds
+def _run() -> Any:
+    from coordinator.cli import admins, authority, enrolment, keys, learning, machine, models, records, releases, rounds
 
-    for module in (enrolment, admins, authority, keys, models, learning, rounds, releases, records):
+    for module in (enrolment, admins, authority, keys, models, learning, rounds, releases, records, machine):
         for group in module.GROUPS:
             cli.add_command(group)
     try:
-        cli(standalone_mode=False)
+        return cli(prog_name="coordinator", standalone_mode=False)
     except click.ClickException as error:
         raise UsageError(error.format_message()) from error
     except click.exceptions.Abort as error:

@@ -34,12 +34,12 @@ def note(message: str) -> None:
 
 
 def exit_with(command: Callable[[], Any]) -> int:
-    """Run a command and turn what it raises into a sentence and an exit code.
+    """Run a command and turn what it raises into a sentence and an exit code; an exit code that it returns is kept.
 
     Set `NIGHTSHIFT_TRACEBACK=1` to see where an unexpected error came from.
     """
     try:
-        command()
+        code = command()
     except NightshiftError as error:
         note(f"error: {error}")
         return int(error.exit_code)
@@ -51,4 +51,4 @@ def exit_with(command: Callable[[], Any]) -> int:
             raise
         note(f"error: unexpected {type(error).__name__}: {error}; set NIGHTSHIFT_TRACEBACK=1 to see where")
         return int(ExitCode.INTERNAL)
-    return int(ExitCode.OK)
+    return code if isinstance(code, int) else int(ExitCode.OK)

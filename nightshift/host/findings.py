@@ -59,8 +59,10 @@ class Finding:
     @classmethod
     def of_error(cls, name: str, error: NightshiftError) -> Finding:
         """An error of this project says what to do in its last sentence."""
-        value, _, fix = str(error).rpartition("; ")
-        return cls.problem(name, value or str(error), fix or "see the message", error.exit_code)
+        value, parted, fix = str(error).rpartition("; ")
+        if not parted:
+            return cls.problem(name, str(error), "see the message", error.exit_code)
+        return cls.problem(name, value, fix, error.exit_code)
 
     def __str__(self) -> str:
         line = f"{self.grade.value:8}{self.name}: {self.value}"
