@@ -1,20 +1,26 @@
 """Everything that ever left this device, in plain words.
 
 A line says what went, to whom, how large, and what the other side can learn
-from it. Contributions and answers are entered in the transaction that allows
+from it: who could open it, how many devices it is hidden among, and the hash of the
+bytes. Contributions and answers are entered in the transaction that allows
 their first byte to leave: a line too many, after a power cut in that moment, is
 better than one that is missing.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from edge_client.store import Store
 from edge_client.store.contributions import StoredContribution
 from edge_client.store.records import LedgerEntry
 from nightshift.protocol.errors import UsageError
+
+if TYPE_CHECKING:
+    from nightshift.protocol.plan import PlanDocument
 
 _UNITS = {"m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 
@@ -71,33 +77,60 @@ def renewed(store: Store, *, now_unix_s: int, recipient: str, size_bytes: int) -
 
 def contributed(store: Store, contribution: StoredContribution, *, now_unix_s: int, recipient: str) -> None:
     """An encrypted contribution is about to leave."""
+    from nightshift.protocol.readable_ids import readable_id
+
+    members = [hashlib.sha256(key).digest() for key in contribution.committee_keys]
+    needed = answers_needed(len(members))
+    parent = store.adapters.find_release(contribution.parent_release)
+    since = f", trained from release {parent[1]}" if parent else ""
     sentence = (
-        f"sent what this device learned for task {contribution.task!r}, round {contribution.round}, encrypted: "
-        f"it can only be opened as part of a sum over at least {contribution.n_min} devices; no text was sent"
+        f"sent what this device learned for task {contribution.task!r}, round {contribution.round}{since}, encrypted: "
+        f"it can only be opened as part of a sum over at least {contribution.n_min} devices, and only by {needed} of "
+        f"the {len(members)} committee members together; no text was sent"
     )
     details = {
         "task": contribution.task,
         "round": contribution.round,
+        "parent_release": parent[1] if parent else None,
         "cohort": contribution.cohort_id.hex(),
         "plan_hash": contribution.plan_hash.hex(),
         "sha256": contribution.body_sha256.hex(),
         "minimum_contributors": contribution.n_min,
+        "committee": [readable_id(member) for member in members],
+        "answers_needed": needed,
     }
     store.records.add_ledger(
         LedgerEntry(now_unix_s, "contribution", contribution.body_size_bytes, recipient, sentence, details)
     )
 
 
+def answers_needed(members: int) -> int:
+    """How many members of a committee of this size must answer before a sum opens (T)."""
+    from nightshift.protocol.secagg.parameters import MIN_VALUE_BITS, CohortParameters
+
+    # T follows from the committee's size alone; the other two numbers are any that fit.
+    return CohortParameters.derive(n_max=members, value_bits=MIN_VALUE_BITS, committee_size=members).threshold
+
+
 def answered(
-    store: Store, *, cohort_id: bytes, contributors: int, size_bytes: int, now_unix_s: int, recipient: str
+    store: Store, plan: PlanDocument, *, contributors: int, message: bytes, now_unix_s: int, recipient: str
 ) -> None:
     """The answer of a committee member is about to leave."""
     sentence = (
-        f"served as committee member: sent the sum of the key shares that {contributors} devices had sealed to this "
-        "one; it helps to open the sum of their contributions and nothing else"
+        f"served as one of {len(plan.committee)} committee members for task {plan.task!r}, round {plan.round_number}: "
+        f"sent the sum of the key shares that {contributors} devices had sealed to this one; it helps to open the sum "
+        "of their contributions and nothing else"
     )
-    details = {"cohort": cohort_id.hex(), "contributors": contributors}
-    store.records.add_ledger(LedgerEntry(now_unix_s, "answer", size_bytes, recipient, sentence, details))
+    details = {
+        "task": plan.task,
+        "round": plan.round_number,
+        "cohort": plan.cohort_id.hex(),
+        "contributors": contributors,
+        "committee_size": len(plan.committee),
+        "answers_needed": plan.parameters.threshold,
+        "sha256": hashlib.sha256(message).hexdigest(),
+    }
+    store.records.add_ledger(LedgerEntry(now_unix_s, "answer", len(message), recipient, sentence, details))
 
 
 def erased(store: Store, *, cohort_id: bytes, size_bytes: int, now_unix_s: int, recipient: str) -> None:

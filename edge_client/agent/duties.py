@@ -194,9 +194,9 @@ def _persist(
         session.store.answers.record(answer, prekey_public=prekey.public_key, now_unix_s=session.now_unix_s)
         ledger.answered(
             session.store,
-            cohort_id=cohort_id,
+            plan.document,
             contributors=header.contributors,
-            size_bytes=len(message),
+            message=message,
             now_unix_s=session.now_unix_s,
             recipient=session.connection.address,
         )

@@ -158,6 +158,9 @@ def _tell_what_became_of_contributions(session: Session, document: ReleaseDocume
             continue
         what = f"what this device contributed in round {contribution.round}"
         if contribution.plan_hash in document.plan_hashes:
+            session.store.contributions.note_release(
+                contribution.cohort_id, number=document.number, contributors=document.contributors
+            )
             cohorts = len(document.plan_hashes)
             several = f" of {cohorts} cohorts" if cohorts > 1 else ""
             session.notes.append(f"{name} holds {what}, in the sum{several} over {document.contributors} devices")

@@ -2,23 +2,47 @@
 
 from __future__ import annotations
 
+import itertools
+import shutil
+import textwrap
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
 import click
 
 from edge_client.cli.options import Call, device_command
 
+if TYPE_CHECKING:
+    from edge_client.store.contributions import StoredContribution
+    from edge_client.store.records import LedgerEntry
+
+INDENT = "    "
+WIDEST = 100
+GROUPED = frozenset({"check-in"})
+"""Kinds of which one line stands for several in a row; `--all` shows each."""
+
 
 @click.command(epilog="Example: edge-client ledger --since 7d", short_help="Everything that ever left this device.")
 @click.option("--since", default="", metavar="SPAN|DATE", help="24h, 7d, or 2026-01-31.")
+@click.option("--all", "each", is_flag=True, help="Show each check-in, also where several follow one another.")
 @device_command
-def ledger(call: Call, since: str) -> None:
-    """Show everything that ever left this device, in plain words."""
-    from edge_client.ledger import parse_since, readable_size, readable_time
+def ledger(call: Call, since: str, *, each: bool) -> None:
+    """Show everything that ever left this device, in plain words, with what became of it.
+
+    Questions that carry nothing of this device, such as which file it wants to fetch, are not entered.
+    """
+    from edge_client.ledger import parse_since, readable_time
     from edge_client.store import open_store
     from nightshift.host.clock import now_unix_s
 
     start = parse_since(since, now_unix_s()) if since else 0
     with open_store(call.home) as store:
         entries = store.records.ledger(start)
+        outcomes = {
+            entry.details["cohort"]: _outcome(store.contributions.find(bytes.fromhex(str(entry.details["cohort"]))))
+            for entry in entries
+            if entry.kind == "contribution"
+        }
     value = [
         {
             "time": readable_time(e.time_unix_s),
@@ -27,8 +51,70 @@ def ledger(call: Call, since: str) -> None:
             "recipient": e.recipient,
             "sentence": e.sentence,
             **({"details": dict(e.details)} if e.details else {}),
+            **({"outcome": outcomes[e.details["cohort"]]} if e.kind == "contribution" else {}),
         }
         for e in entries
     ]
-    lines = [f"{readable_time(e.time_unix_s)}  {readable_size(e.size_bytes):>7}  {e.sentence}" for e in entries]
-    call.emit(value, "\n".join(lines) or "nothing has left this device")
+    width = min(shutil.get_terminal_size().columns, WIDEST)
+    lines = [line for group in _groups(entries, each=each) for line in _lines(group, outcomes, width)]
+    call.emit(value, "\n".join([*lines, *_total(entries)]) or "nothing has left this device")
+
+
+def _outcome(contribution: StoredContribution | None) -> str:
+    """What became of a contribution, as far as this device was shown."""
+    from edge_client.store.contributions import State
+
+    if contribution is None:
+        return "unknown: the store that knew it was lost"
+    if contribution.released_in is not None:
+        return (
+            f"opened as part of a sum: release {contribution.released_in} holds it, over {contribution.released_over} "
+            "devices"
+        )
+    return {
+        State.PREPARED: "not sent yet",
+        State.SENDING: "partly sent",
+        State.SENT: "taken; not seen in a release yet",
+        State.LATE: "not taken, and never opened as far as this device was shown",
+        State.VOID: "never opened: its cohort ended without a sum",
+    }[contribution.state]
+
+
+def _groups(entries: Sequence[LedgerEntry], *, each: bool) -> list[list[LedgerEntry]]:
+    """Entries as they are shown together: several check-ins in a row to one place are one."""
+    groups: list[list[LedgerEntry]] = []
+    for (kind, _), run in itertools.groupby(entries, key=lambda entry: (entry.kind, entry.recipient)):
+        together = list(run)
+        groups += [together] if kind in GROUPED and not each else [[entry] for entry in together]
+    return groups
+
+
+def _lines(group: Sequence[LedgerEntry], outcomes: dict[Any, str], width: int) -> list[str]:
+    from edge_client.ledger import readable_size, readable_time
+
+    first, last = group[0], group[-1]
+    size = readable_size(sum(entry.size_bytes for entry in group))
+    several = f", {len(group)} times until {readable_time(last.time_unix_s)}" if len(group) > 1 else ""
+    lines = [f"{readable_time(first.time_unix_s)}  {size:>7}  {first.kind}{several}"]
+    said = [last.sentence if len(group) == 1 else f"{first.sentence} (each time)"]
+    details = first.details
+    if "committee" in details and isinstance(details["committee"], list):
+        members = " ".join(str(member).partition("-")[0] for member in details["committee"])
+        said.append(f"committee: {members}")
+    if first.kind == "contribution":
+        said.append(f"outcome: {outcomes[details['cohort']]}")
+    if "sha256" in details:
+        said.append(f"sha256: {details['sha256']}")
+    for text in said:
+        lines += textwrap.wrap(text, width, initial_indent=INDENT, subsequent_indent=INDENT)
+    return lines
+
+
+def _total(entries: Sequence[LedgerEntry]) -> list[str]:
+    from edge_client.ledger import readable_size
+
+    if not entries:
+        return []
+    size = readable_size(sum(entry.size_bytes for entry in entries))
+    recipients = sorted({entry.recipient for entry in entries})
+    return [f"in all {size} in {len(entries)} messages, to {', '.join(recipients)}"]

@@ -89,6 +89,8 @@ class StoredContribution:
         created_at_unix_s: when it was encrypted.
         sent_at_unix_s: when it was acknowledged.
         laid_to_rest_at_unix_s: when enough members had stated that they can no longer open it.
+        released_in: number of the release that holds it, once that was seen.
+        released_over: how many devices' parts are in the sums of that release.
     """
 
     cohort_id: bytes
@@ -109,6 +111,8 @@ class StoredContribution:
     created_at_unix_s: int
     sent_at_unix_s: int | None = None
     laid_to_rest_at_unix_s: int | None = None
+    released_in: int | None = None
+    released_over: int | None = None
 
     def frees_parent(self, now_unix_s: int) -> bool:
         """Whether nobody can open it any more, so that its parent may be used again."""
@@ -207,6 +211,14 @@ class Contributions:
             if changed != 1:
                 raise ValueError(f"the cohort {cohort_id.hex()[:16]} cannot be laid to rest")
 
+    def note_release(self, cohort_id: bytes, *, number: int, contributors: int) -> None:
+        """Keep which verified release says that it holds a contribution, and over how many devices."""
+        with self._database.transaction() as connection:
+            connection.execute(
+                "UPDATE contributions SET released_in = ?, released_over = ? WHERE cohort_id = ?",
+                (number, contributors, cohort_id),
+            )
+
     def voided(self) -> list[StoredContribution]:
         """Those whose cohort ended without a sum, newest first."""
         return self._select("state = ? ORDER BY created_at DESC", State.VOID.value)
@@ -247,6 +259,8 @@ class Contributions:
                 created_at_unix_s=row["created_at"],
                 sent_at_unix_s=row["sent_at"],
                 laid_to_rest_at_unix_s=row["laid_to_rest_at"],
+                released_in=row["released_in"],
+                released_over=row["released_over"],
             )
             for row in rows
         ]

@@ -60,7 +60,9 @@ CREATE TABLE contributions (
     erasures_required INTEGER NOT NULL, -- so many members' statements lay a void cohort to rest
     created_at INTEGER NOT NULL,
     sent_at INTEGER,
-    laid_to_rest_at INTEGER             -- when enough statements were seen
+    laid_to_rest_at INTEGER,            -- when enough statements were seen
+    released_in INTEGER,                -- number of the release that holds it
+    released_over INTEGER               -- devices in the sums of that release
 ) WITHOUT ROWID;
 CREATE INDEX contributions_parent ON contributions (task, parent_release);
 CREATE INDEX contributions_adapter ON contributions (parent_adapter_sha256);

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from edge_client import ledger
+from edge_client.cli.main import cli
 from edge_client.home import Home
-from edge_client.store import open_store
+from edge_client.store import Store, open_store
+from edge_client.store.contributions import State
 from nightshift.protocol.errors import UsageError
+from nightshift.protocol.readable_ids import readable_id
+from tests.support.contributions import contribution
+from tests.support.plans import World
 
 NOW = 1_800_000_000
 
@@ -43,15 +52,101 @@ def test_sizes_for_people(size: int, shown: str) -> None:
     assert ledger.readable_size(size) == shown
 
 
-def test_lines_come_back_in_order_from_a_time_on(tmp_path: Path) -> None:
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
     with open_store(Home(tmp_path / "config.toml", tmp_path, tmp_path / "cache")) as store:
-        for moment in (NOW, NOW + 10, NOW + 20):
-            ledger.checked_in(store, now_unix_s=moment, recipient="a:1", size_bytes=24, prekeys=moment % 3)
-        ledger.answered(
-            store, cohort_id=b"c" * 32, contributors=6, size_bytes=8292, now_unix_s=NOW + 30, recipient="a:1"
-        )
-        entries = store.records.ledger(NOW + 10)
+        yield store
+
+
+def check_in_at(store: Store, *moments: int) -> None:
+    for moment in moments:
+        ledger.checked_in(store, now_unix_s=moment, recipient="night.example:7443", size_bytes=24, prekeys=0)
+
+
+def test_lines_come_back_in_order_from_a_time_on(store: Store) -> None:
+    plan = World.make(devices=4).open_cohort().document
+    check_in_at(store, NOW, NOW + 10, NOW + 20)
+    ledger.answered(store, plan, contributors=6, message=b"vector", now_unix_s=NOW + 30, recipient="a:1")
+    entries = store.records.ledger(NOW + 10)
     assert [entry.time_unix_s - NOW for entry in entries] == [10, 20, 30]
     assert "no text, no results" in entries[0].sentence
+    assert "one of 4 committee members for task 'notes', round 1" in entries[-1].sentence
     assert "6 devices" in entries[-1].sentence
-    assert entries[-1].details == {"cohort": (b"c" * 32).hex(), "contributors": 6}
+    assert entries[-1].size_bytes == 6
+    assert entries[-1].details["answers_needed"] == 4
+    assert entries[-1].details["sha256"] == hashlib.sha256(b"vector").hexdigest()
+
+
+def test_a_contribution_says_for_what_it_was_and_who_could_open_it(store: Store) -> None:
+    sent = contribution(committee_keys=tuple(bytes([number]) * 91 for number in range(10)), n_min=12)
+    store.adapters.see_release("commands", 7, sent.parent_release, NOW)
+    ledger.contributed(store, sent, now_unix_s=NOW, recipient="night.example:7443")
+    (entry,) = store.records.ledger()
+    assert "task 'commands', round 1, trained from release 7" in entry.sentence
+    assert "a sum over at least 12 devices, and only by 8 of the 10 committee members" in entry.sentence
+    assert entry.details["sha256"] == sent.body_sha256.hex()
+    assert entry.details["committee"] == [readable_id(hashlib.sha256(key).digest()) for key in sent.committee_keys]
+
+
+@pytest.mark.parametrize("members", range(3, 32))
+def test_how_many_must_answer_is_what_the_protocol_says(members: int) -> None:
+    """T = floor((2C + f) / 3) + 1, f = max(1, floor((C - 1) / 3)), for whatever n_max the plan had."""
+    assert ledger.answers_needed(members) == (2 * members + max(1, (members - 1) // 3)) // 3 + 1
+
+
+class Shown:
+    """What `edge-client ledger` prints for a store."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+
+    def __call__(self, *arguments: str) -> str:
+        result = CliRunner().invoke(cli, ["--home", str(self.home), "ledger", *arguments], env={"COLUMNS": "80"})
+        assert result.exit_code == 0, result.output
+        return result.output
+
+
+@pytest.fixture
+def shown(tmp_path: Path) -> Shown:
+    return Shown(tmp_path)
+
+
+def test_it_is_read_in_eighty_columns(store: Store, shown: Shown) -> None:
+    check_in_at(store, NOW, NOW + 3600, NOW + 7200)
+    sent = contribution()
+    store.contributions.add(sent)
+    ledger.contributed(store, sent, now_unix_s=NOW + 8000, recipient="night.example:7443")
+    check_in_at(store, NOW + 9000)
+    output = shown()
+    assert max(len(line) for line in output.splitlines()) <= 80
+    assert "check-in, 3 times until 2027-01-15T10:00:00Z" in output
+    assert "(each time)" in output
+    assert f"sha256: {sent.body_sha256.hex()}" in output
+    assert output.splitlines()[-1] == "in all 106 B in 5 messages, to night.example:7443"
+    assert shown("--all").count("Z     24 B  check-in") == 4
+
+
+@pytest.mark.parametrize(
+    ("state", "outcome"),
+    [
+        (State.SENDING, "partly sent"),
+        (State.SENT, "taken; not seen in a release yet"),
+        (State.LATE, "never opened as far as this device was shown"),
+        (State.VOID, "its cohort ended without a sum"),
+    ],
+)
+def test_what_became_of_it(store: Store, shown: Shown, state: State, outcome: str) -> None:
+    sent = contribution(state=state)
+    store.contributions.add(sent)
+    ledger.contributed(store, sent, now_unix_s=NOW, recipient="a:1")
+    assert outcome in " ".join(shown().split())
+
+
+def test_over_how_many_devices_it_was_opened(store: Store, shown: Shown) -> None:
+    sent = contribution(state=State.SENT)
+    store.contributions.add(sent)
+    ledger.contributed(store, sent, now_unix_s=NOW, recipient="a:1")
+    store.contributions.note_release(sent.cohort_id, number=8, contributors=14)
+    assert "opened as part of a sum: release 8 holds it, over 14 devices" in " ".join(shown().split())
+    (entry,) = json.loads(shown("--json"))
+    assert entry["outcome"] == "opened as part of a sum: release 8 holds it, over 14 devices"
