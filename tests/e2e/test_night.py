@@ -27,7 +27,18 @@ from nightshift.protocol.secagg import packing
 from nightshift.protocol.secagg.rotation import rotate
 from nightshift.protocol.secagg.words import WordLayout
 from scripts.night.fleet import Device, Finished
-from tests.support.fleets import ROWS_PER_DEVICE, SIGKILLED, TASK, Fleet, Snapshots, encoded, found, join, wait_until
+from tests.support.fleets import (
+    ROWS_PER_DEVICE,
+    SIGKILLED,
+    TASK,
+    Fleet,
+    Snapshots,
+    encoded,
+    found,
+    join,
+    task_toml,
+    wait_until,
+)
 from tests.support.leaks import WINDOW_BYTES, Needles, files_below
 from tests.support.traffic import Recorder
 
@@ -166,7 +177,7 @@ class Night:
 @pytest.fixture
 def night(snapshots: Snapshots, tmp_path: Path) -> Iterator[Night]:
     """Everybody joined through the recorder, with the phrase in every line of text; round 1 is open."""
-    fleet, word = found(tmp_path / "fleet", snapshots.package(), devices=3, n_min=3)
+    fleet, word = found(tmp_path / "fleet", snapshots.package(), devices=3, task=task_toml(3, 3))
     coordinator = fleet.coordinator
     with ExitStack() as stack:
         recording = Recorder(coordinator.directory, fleet.directory, coordinator.ports).recording()

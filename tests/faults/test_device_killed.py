@@ -9,11 +9,8 @@ contribution or answer is the order "persist, then send" of
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,9 +18,19 @@ import pytest
 
 from nightshift.host import failpoints
 from nightshift.v1 import device_pb2
-from scripts.night.fleet import Device, installed
+from scripts.night.fleet import Device
 from tests.support import certificate_failpoints
-from tests.support.fleets import SIGKILLED, TASK, Fleet, Snapshots, device_id, query, status, task_toml, wait_until
+from tests.support.fleets import (
+    SIGKILLED,
+    TASK,
+    Fleet,
+    Snapshots,
+    device_id,
+    kill_while_training,
+    query,
+    status,
+    task_toml,
+)
 from tests.support.garbling_device import contribute_garbage
 
 pytestmark = pytest.mark.slow
@@ -149,29 +156,6 @@ def test_in_the_middle_of_training(snapshots: Snapshots, fleet_from: FleetFrom) 
         assert done["sent"] == ["longer/1"]
     assert not list((device.home / "training").iterdir())
     assert len(fleet.counted()) == 1
-
-
-def kill_while_training(device: Device, *, beyond_step: int) -> list[int]:
-    """Kill a run when its training has come so far; the steps that this run did."""
-    running = subprocess.Popen(
-        [installed("edge-client"), "--home", str(device.home), "run", "--now"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, **device.environment},
-    )
-    steps: list[int] = []
-
-    def far_enough() -> bool:
-        assert running.poll() is None, "the run ended before it was killed"
-        for path in (device.home / "training").glob("*/progress"):
-            complete = path.read_text("utf-8").split("\n")[:-1]
-            steps[:] = [json.loads(line)[0] for line in complete]
-        return bool(steps) and steps[-1] > beyond_step
-
-    wait_until(far_enough)
-    running.kill()
-    assert running.wait() == SIGKILLED
-    return steps
 
 
 @pytest.mark.parametrize("failpoint", sorted(JOURNALED))
