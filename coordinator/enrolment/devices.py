@@ -13,7 +13,7 @@ from coordinator.enrolment.authority import Authority, requested_key
 from coordinator.enrolment.tokens import find_token, has_used, redeem
 from coordinator.log import TransparencyLog
 from coordinator.storage.rows import Device, DeviceState, Revocation
-from nightshift.protocol.certificates import read_device_certificate, verify_device_certificate
+from nightshift.protocol.certificates import RENEWAL_BEFORE_END_S, read_device_certificate, verify_device_certificate
 from nightshift.protocol.errors import ClonedIdentityError, NotFoundError, RevokedError
 from nightshift.protocol.identity import DeviceId, device_id
 from nightshift.protocol.readable_ids import normalised, readable_id
@@ -21,7 +21,6 @@ from nightshift.protocol.revocation import sign_revocation
 from nightshift.v1 import device_pb2, log_pb2
 
 MAX_NAME_CHARACTERS = 64
-RENEWAL_S = 10 * 86_400
 _NEW_KEY = "make a new key: edge-client leave, then edge-client join TOKEN"
 CLONED = (
     "this device's key is in use twice: a copy of it has checked in, or this one was restored from an older copy. "
@@ -59,7 +58,7 @@ def enrol(
     if device is not None:
         _require_in_standing(device)
     known = device is not None and has_used(session, token, identity)
-    if device is not None and known and device.certificate_not_after_unix_s > now_unix_s + RENEWAL_S:
+    if device is not None and known and device.certificate_not_after_unix_s > now_unix_s + RENEWAL_BEFORE_END_S:
         return device
     certificate = authority.issue_device_certificate(key, now_unix_s)
     if device is None:

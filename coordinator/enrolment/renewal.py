@@ -15,12 +15,14 @@ from nightshift.protocol.certificates import read_device_certificate
 from nightshift.protocol.errors import MalformedError, RevokedError
 from nightshift.protocol.identity import DEVICE_ID_BYTES, DeviceId, device_id
 from nightshift.protocol.renewal import NONCE_BYTES, make_challenge, require_fresh, verify_challenge, verify_proof
+from nightshift.protocol.secagg.prekeys import MAX_LIFETIME_S
 from nightshift.protocol.times import readable_time
 from nightshift.v1 import join_pb2
 
-CONTINUITY_S = 2 * 86_400
-"""How far back a renewed certificate begins within the old one's time: a round that was logged
-before the renewal still counts its holder."""
+CONTINUITY_S = MAX_LIFETIME_S
+"""How far back a renewed certificate begins within the old one's time: members judge a contributor at the time at
+which the plan was logged, so that whoever renews in the middle of a round must be certified since before it began.
+No round lasts as long as a prekey may."""
 
 
 def renew(

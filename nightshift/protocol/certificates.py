@@ -40,6 +40,11 @@ __all__ = [
 ]
 
 
+RENEWAL_BEFORE_END_S = 10 * 86_400
+"""A third of the 30 days for which a device is certified; a renewed certificate begins within the time of the one
+before, which must not bring its own renewal forward."""
+
+
 @dataclass(frozen=True, slots=True)
 class DeviceCertificate:
     """What a device's certificate says once it is believed."""
@@ -51,8 +56,9 @@ class DeviceCertificate:
 
     @property
     def renewal_due_unix_s(self) -> int:
-        """When two thirds of its life are over."""
-        return self.not_before_unix_s + (self.not_after_unix_s - self.not_before_unix_s) * 2 // 3
+        """When two thirds of its life are over; ten days before its end where it begins before it was issued."""
+        life_s = self.not_after_unix_s - self.not_before_unix_s
+        return self.not_after_unix_s - min(-(-life_s // 3), RENEWAL_BEFORE_END_S)
 
 
 def verify_device_certificate(der: bytes, root: x509.Certificate, at_unix_s: int) -> DeviceCertificate:

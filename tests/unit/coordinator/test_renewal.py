@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 import grpc
+import numpy as np
 import pytest
 from sqlalchemy import func, select
 
 from coordinator.deployment import Deployment
 from coordinator.enrolment.devices import find_device, revoke
 from coordinator.enrolment.renewal import CONTINUITY_S
-from coordinator.storage.rows import Device, DeviceState, LogEntryRow
+from coordinator.rounds.advance import advance
+from coordinator.rounds.plans import open_round
+from coordinator.storage.rows import Cohort, CohortState, Device, DeviceState, LogEntryRow, Task
 from nightshift.host.clock import now_unix_s
 from nightshift.host.rpc import from_rpc_error
 from nightshift.protocol.certificates import DeviceCertificate, verify_device_certificate
@@ -24,7 +28,7 @@ from nightshift.protocol.errors import (
     SignatureInvalidError,
 )
 from nightshift.v1 import join_pb2
-from tests.support.coordinators import make_token
+from tests.support.coordinators import TASK, make_task, make_token
 from tests.support.renewals import begin, end, join_stub, renew
 from tests.support.scripted_device import ScriptedDevice
 
@@ -72,6 +76,48 @@ def test_the_new_one_reaches_back_so_that_a_round_of_yesterday_still_counts_its_
     found = read(renew(device), served)
     assert found.not_before_unix_s == pytest.approx(now_unix_s() - CONTINUITY_S, abs=5)
     assert found.not_before_unix_s > joined
+
+
+def test_who_renews_in_the_middle_of_the_longest_round_still_counts_in_it(
+    served: Deployment, join: Join, package: Path, clock: Clock
+) -> None:
+    """A round of almost fourteen days, logged six days before the renewal: the new certificate reaches behind it."""
+    make_task(served, package, rounds={"upload_window_s": 12 * DAY_S, "answer_window_s": DAY_S, "cohorts": 1})
+    devices = [join() for _ in range(3)]
+    clock(14.5 * DAY_S)
+    for device in devices:
+        device.check_in(new_prekeys=2)
+    with served.database.transaction() as session:
+        open_round(session, served, session.get_one(Task, TASK), now_unix_s())
+    for days in (20.5, 26.4):
+        clock(days * DAY_S)
+        for device in devices:
+            device.certificate = renew(device)
+            plan = device.check_in().plan
+            assert plan is not None, "its certificate is valid at the time at which the plan was logged"
+    plan = devices[0].check_in().plan
+    assert plan is not None
+    delta = np.full(plan.document.vector.delta_length, 0.01, np.float32)
+    for device in devices:
+        assert device.upload(device.prepare(plan, delta)).complete
+    clock(26.6 * DAY_S)
+    advance(served)
+    # Each member verifies each contributor with the certificate that it renewed after the plan was logged.
+    for device in devices:
+        (duty,) = device.check_in(no_plan=True).reply.duties
+        device.send_answer(device.make_answer(duty.cohort_id))
+    with served.database.reading() as session:
+        assert session.scalars(select(Cohort.state)).all() == [CohortState.OPENED]
+
+
+def test_a_certificate_that_reaches_back_is_renewed_no_earlier(served: Deployment, join: Join, clock: Clock) -> None:
+    device = join()
+    clock(20.1 * DAY_S)
+    second = renew(device)
+    clock((20.1 + 19.9) * DAY_S)
+    assert renew(device) == second
+    clock((20.1 + 20.1) * DAY_S)
+    assert renew(device) != second
 
 
 def test_a_renewal_is_for_the_key_of_the_connection(join: Join) -> None:
