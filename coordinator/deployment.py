@@ -11,7 +11,9 @@ from pathlib import Path
 from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
+from coordinator import audit
 from coordinator.admin.authority import AdminAuthority
+from coordinator.compute.backend import Backend, backend
 from coordinator.configuration import Configuration, Listen, Storage, configuration_text, read_configuration
 from coordinator.enrolment.authority import Authority
 from coordinator.home import Home
@@ -20,7 +22,7 @@ from coordinator.locks import KeyedLocks
 from coordinator.log import TransparencyLog
 from coordinator.storage.bucket import BucketObjects
 from coordinator.storage.database import Database
-from coordinator.storage.migration import inspect_schema, migrate, require_current
+from coordinator.storage.migration import Schema, inspect_schema, migrate, require_current
 from coordinator.storage.objects import DirectoryObjects, Objects
 from coordinator.storage.rows import LogEntryRow, Setting
 from nightshift.host.clock import now_unix_s
@@ -46,6 +48,7 @@ class Deployment:
     authority: Authority
     log: TransparencyLog
     leadership: Leadership
+    compute: Backend
     locks: KeyedLocks = field(default_factory=KeyedLocks)
 
     @property
@@ -128,9 +131,27 @@ def opened(directory: Path) -> Iterator[Deployment]:
             authority=authority,
             log=TransparencyLog(origin, authority.sign),
             leadership=leadership,
+            compute=backend(configuration.compute),
         )
     finally:
         leadership.release()
+        database.close()
+
+
+def bring_up_to_date(home: Home) -> Schema:
+    """Migrate the database of an initialised coordinator; returns how its schema was before.
+
+    Raises:
+        UsageError: not initialised, or the database is not this coordinator's.
+    """
+    database = open_database(home, read_configuration(home).storage)
+    try:
+        before = migrate(database)
+        if not before.current:
+            with database.transaction() as session:
+                audit.record(session, "migrate", before.newest, before=before.version)
+        return before
+    finally:
         database.close()
 
 
@@ -152,7 +173,7 @@ def require_own(session: Session, authority: Authority) -> None:
     Raises:
         UsageError: they belong to other keys.
     """
-    if _setting(session, ROOT_SHA256) != _root_sha256(authority):
+    if _setting(session, ROOT_SHA256) != root_sha256(authority):
         raise UsageError(
             f"the database is that of another coordinator than the keys in {authority.directory}; nothing was changed. "
             "Correct storage.database, or bring back the keys that belong to it"
@@ -166,12 +187,12 @@ def _claim(session: Session, authority: Authority) -> None:
         UsageError: another coordinator works with it.
     """
     present = session.get(Setting, ROOT_SHA256)
-    if present is not None and present.value != _root_sha256(authority) and in_use(session):
+    if present is not None and present.value != root_sha256(authority) and in_use(session):
         raise UsageError(
             "the database holds a coordinator with enrolled devices; nothing was changed. For another process on the "
             "same database copy that coordinator's directory; for a new coordinator name an empty database"
         )
-    session.merge(Setting(key=ROOT_SHA256, value=_root_sha256(authority)))
+    session.merge(Setting(key=ROOT_SHA256, value=root_sha256(authority)))
     session.merge(Setting(key=LOG_ORIGIN, value=f"nightshift/{device_id(authority.signing_public_key).hex()[:16]}"))
 
 
@@ -180,7 +201,8 @@ def in_use(session: Session) -> bool:
     return bool(session.scalar(select(exists().where(LogEntryRow.position >= 0))))
 
 
-def _root_sha256(authority: Authority) -> str:
+def root_sha256(authority: Authority) -> str:
+    """Whose database or backup it is, in hex."""
     return hashlib.sha256(authority.root_der).hexdigest()
 
 

@@ -16,6 +16,7 @@ from coordinator.configuration import (
     ADMIN_CREDENTIALS_VARIABLE,
     DATA_VARIABLE,
     Listen,
+    Storage,
 )
 from coordinator.home import Home
 from nightshift.host.configuration import validated
@@ -72,9 +73,24 @@ def cli(context: click.Context, data: Path, address: str, credentials: Path | No
 @click.option("--join-port", type=int, default=7444, show_default=True, help="Listener for devices that join.")
 @click.option("--admin-bind", "admin_host", default="127.0.0.1", show_default=True, help="Address for operators.")
 @click.option("--admin-port", type=int, default=7445, show_default=True, help="Listener for operators; 0 for none.")
+@click.option("--database", metavar="URL", default="", help="postgresql://user@host/name; SQLite in --data if absent.")
+@click.option("--objects", metavar="URL", default="", help="s3://bucket/prefix; a directory in --data if absent.")
+@click.option("--objects-endpoint", metavar="URL", default="", help="Of an S3 store other than Amazon's.")
+@click.option("--objects-region", default="us-east-1", show_default=True, help="Of the bucket.")
 @json_option
 @click.pass_context
-def init(context: click.Context, /, *, addresses: tuple[str, ...], as_json: bool, **listeners: str | int) -> None:
+def init(
+    context: click.Context,
+    /,
+    *,
+    addresses: tuple[str, ...],
+    database: str,
+    objects: str,
+    objects_endpoint: str,
+    objects_region: str,
+    as_json: bool,
+    **listeners: str | int,
+) -> None:
     """Make keys, certificates, the database, coordinator.toml, and credentials for the first operator."""
     from coordinator.audit import record
     from coordinator.cli.admins import issue
@@ -85,7 +101,13 @@ def init(context: click.Context, /, *, addresses: tuple[str, ...], as_json: bool
     if len({listen.port, listen.join_port, listen.admin_port}) < 3:
         raise UsageError("--port, --join-port and --admin-port must differ: each listener has its own rules")
     home = Home(directory)
-    initialise(home, listen)
+    places = {
+        "database": database,
+        "objects": objects,
+        "objects_endpoint": objects_endpoint,
+        "objects_region": objects_region,
+    }
+    initialise(home, listen, validated(Storage, places, "init"))
     with coordinator(context) as deployment:
         with deployment.database.transaction() as session:
             record(session, "init", str(directory), addresses=listen.addresses)
@@ -174,9 +196,21 @@ def _status_text(result: dict[str, Any]) -> str:
 
 
 def _run() -> Any:
-    from coordinator.cli import admins, authority, enrolment, keys, learning, machine, models, records, releases, rounds
+    from coordinator.cli import (
+        admins,
+        authority,
+        enrolment,
+        keys,
+        learning,
+        machine,
+        models,
+        records,
+        releases,
+        rounds,
+        storage,
+    )
 
-    for module in (enrolment, admins, authority, keys, models, learning, rounds, releases, records, machine):
+    for module in (enrolment, admins, authority, keys, models, learning, rounds, releases, records, storage, machine):
         for group in module.GROUPS:
             cli.add_command(group)
     try:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -44,12 +44,25 @@ class Night:
         deployment: of the coordinator, for looking at rows and objects.
         devices: all have joined and published prekeys.
         move_clock: moves protocol time by so many seconds.
+        service: ends when it is closed.
     """
 
     deployment: Deployment
     devices: list[ScriptedDevice]
     move_clock: Callable[[float], None]
+    service: ExitStack
     plan: VerifiedPlan = field(init=False)
+
+    def stop(self) -> None:
+        """Let the coordinator end in good order."""
+        self.service.close()
+
+    @contextmanager
+    def moved_to(self, deployment: Deployment) -> Iterator[None]:
+        """Let another deployment, with the same addresses, serve the devices for the length of a block."""
+        with serving(deployment):
+            self.deployment = deployment
+            yield
 
     def open_round(self) -> VerifiedPlan:
         """Open the next round and return its plan, verified by the last device."""
@@ -175,14 +188,15 @@ def night(
             encoding={"clip_norm": 0.0, "value_clip": 1.0},
             rounds={"upload_window_s": WINDOW_S, "answer_window_s": WINDOW_S},
         )
-        with serving(deployment):
+        with ExitStack() as service:
+            service.enter_context(serving(deployment))
             token = make_token(deployment)
             joined = [ScriptedDevice(token, name=f"device {number}") for number in range(devices)]
             try:
                 for device in joined:
                     device.join()
                     device.check_in(new_prekeys=2)
-                made = Night(deployment, joined, move_clock)
+                made = Night(deployment, joined, move_clock, service)
                 made.open_round()
                 yield made
             finally:
