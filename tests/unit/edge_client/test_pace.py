@@ -1,0 +1,106 @@
+"""When a device comes again: the coordinator's word, bounded; its own patience, growing; jitter in both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge_client.agent import pace
+from edge_client.store.database import Database
+from nightshift.protocol.errors import DeclinedError, OverloadedError, UnreachableError, VerificationError
+from nightshift.v1 import device_pb2
+
+NOW = 1_800_000_000
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    opened = Database.open(tmp_path / "store", now_unix_s=NOW, expected=False)
+    yield opened
+    opened.close()
+
+
+def wait_s(database: Database, *, work_waits: bool = False, now: int = NOW) -> int | None:
+    until = pace.wait_until(database, now, work_waits=work_waits)
+    return None if until is None else until - now
+
+
+def busy(retry_after_s: int) -> OverloadedError:
+    error = OverloadedError("busy")
+    error.retry_after_s = retry_after_s
+    return error
+
+
+def test_a_new_device_need_not_wait(database: Database) -> None:
+    assert wait_s(database) is None
+
+
+@pytest.mark.parametrize(("draw", "expected"), [(0.0, 3600), (0.5, 3660), (0.999, 3719)])
+def test_the_coordinators_window_is_honoured_and_spread(database: Database, draw: float, expected: int) -> None:
+    pace.note_answer(database, NOW, device_pb2.NextCheckIn(not_before_s=3600, window_s=120), draw=draw)
+    assert wait_s(database) == expected
+    assert wait_s(database, now=NOW + expected) is None
+
+
+def test_an_unsent_contribution_does_not_wait_for_the_window(database: Database) -> None:
+    pace.note_answer(database, NOW, device_pb2.NextCheckIn(not_before_s=3600), draw=0)
+    assert wait_s(database, work_waits=True) is None
+
+
+@given(not_before_s=st.integers(0, 2**32 - 1), window_s=st.integers(0, 2**32 - 1), draw=st.floats(0, 1))
+def test_a_coordinator_cannot_silence_a_device_for_longer_than_a_week(
+    tmp_path_factory: pytest.TempPathFactory, not_before_s: int, window_s: int, draw: float
+) -> None:
+    database = Database.open(tmp_path_factory.mktemp("pace") / "store", now_unix_s=NOW, expected=False)
+    pace.note_answer(database, NOW, device_pb2.NextCheckIn(not_before_s=not_before_s, window_s=window_s), draw=draw)
+    assert (wait_s(database) or 0) <= pace.LONGEST_PAUSE_S
+    database.close()
+
+
+@pytest.mark.parametrize(
+    ("asked_s", "draw", "expected_s"),
+    [(60, 0.0, 60), (60, 1.0, 120), (0, 0.0, 1), (10**9, 0.0, pace.LONGEST_RETRY_S)],
+)
+def test_retry_info_is_honoured_never_undercut_and_bounded(
+    database: Database, asked_s: int, draw: float, expected_s: int
+) -> None:
+    pace.note_failure(database, NOW, busy(asked_s), draw=draw)
+    assert wait_s(database) == expected_s
+    assert wait_s(database, work_waits=True) == expected_s, "a busy coordinator is left alone with uploads too"
+
+
+def test_patience_grows_up_to_two_hours_and_ends_with_an_answer(database: Database) -> None:
+    waits = []
+    for _ in range(6):
+        pace.note_failure(database, NOW, UnreachableError("gone"), draw=0.5)
+        waits.append(wait_s(database))
+    assert waits == [900, 1800, 3600, 7200, 7200, 7200]
+    pace.note_answer(database, NOW, device_pb2.NextCheckIn(), draw=0)
+    assert wait_s(database) is None
+    pace.note_failure(database, NOW, UnreachableError("gone"), draw=0.5)
+    assert wait_s(database) == 900
+
+
+def test_patience_has_jitter(database: Database) -> None:
+    waits = set()
+    for draw in (0.0, 0.25, 0.99):
+        pace.note_failure(database, NOW, UnreachableError("gone"), draw=draw)
+        waits.add(wait_s(database))
+        pace.note_answer(database, NOW, device_pb2.NextCheckIn(), draw=0)
+    assert len(waits) == 3
+    assert waits >= {450}
+
+
+@pytest.mark.parametrize("error", [DeclinedError("no"), VerificationError("wrong")])
+def test_other_errors_ask_for_no_patience(database: Database, error: Exception) -> None:
+    pace.note_failure(database, NOW, error, draw=0.5)  # type: ignore[arg-type]  # both are of the project's tree
+    assert wait_s(database) is None
+
+
+def test_a_moment_from_a_clock_that_ran_ahead_is_forgotten(database: Database) -> None:
+    pace.note_answer(database, NOW + 400 * 86_400, device_pb2.NextCheckIn(not_before_s=60), draw=0)
+    assert wait_s(database) is None
