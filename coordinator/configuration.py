@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -101,6 +102,18 @@ class Metrics(_Section):
     port: int = Field(default=0, ge=0, le=65535)
 
 
+class Compute(_Section):
+    """Where sums are opened.
+
+    Attributes:
+        backend: "inline", in the thread that asks; or "threads", on several processors.
+        workers: threads of one opening; 0 for as many as there are processors.
+    """
+
+    backend: Literal["inline", "threads"] = "inline"
+    workers: int = Field(default=0, ge=0, le=256)
+
+
 class Certificates(_Section):
     """How long a device may come back.
 
@@ -118,6 +131,7 @@ class Configuration(_Section):
     storage: Storage = Storage()
     limits: Limits = Limits()
     metrics: Metrics = Metrics()
+    compute: Compute = Compute()
     certificates: Certificates = Certificates()
 
     def device_address(self) -> str:

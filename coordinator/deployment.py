@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from coordinator import audit
 from coordinator.admin.authority import AdminAuthority
 from coordinator.compute.backend import Backend, backend
+from coordinator.compute.backend import Backend, backend
 from coordinator.configuration import Configuration, Listen, Storage, configuration_text, read_configuration
 from coordinator.enrolment.authority import Authority
 from coordinator.home import Home
@@ -48,6 +49,7 @@ class Deployment:
     authority: Authority
     log: TransparencyLog
     leadership: Leadership
+    compute: Backend
     compute: Backend
     locks: KeyedLocks = field(default_factory=KeyedLocks)
 
@@ -131,6 +133,7 @@ def opened(directory: Path) -> Iterator[Deployment]:
             authority=authority,
             log=TransparencyLog(origin, authority.sign),
             leadership=leadership,
+            compute=backend(configuration.compute),
             compute=backend(configuration.compute),
         )
     finally:

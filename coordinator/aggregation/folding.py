@@ -11,7 +11,6 @@ from sqlalchemy import delete
 
 from coordinator.aggregation import places
 from coordinator.aggregation.documents import document_of
-from coordinator.compute import inline
 from coordinator.deployment import Deployment
 from coordinator.diagnostics import log, short
 from coordinator.enrolment.devices import require_enrolled
@@ -96,7 +95,7 @@ def count(deployment: Deployment, cohort: Cohort, row: Contribution, body: bytes
 def _fold(deployment: Deployment, document: PlanDocument, cohort: Cohort, contribution: SecretContribution) -> str:
     """Make the sum with this contribution durable as a new object; returns its key."""
     before = _running_sum(deployment, cohort) if cohort.running_sum_key else None
-    after = inline.fold(document.parameters, document.vector.length, before, [contribution.ciphertext])
+    after = deployment.compute.fold(document.parameters, document.vector.length, before, [contribution.ciphertext])
     key = places.running_key(cohort.cohort_id, cohort.counted + 1)
     deployment.objects.put(key, after)
     return key

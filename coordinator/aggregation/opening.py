@@ -19,7 +19,6 @@ from coordinator.aggregation import places
 from coordinator.aggregation.bounds import require_within_bound
 from coordinator.aggregation.documents import document_of
 from coordinator.aggregation.fedavg import means
-from coordinator.compute import inline
 from coordinator.deployment import Deployment
 from coordinator.diagnostics import log, short
 from coordinator.rounds.states import Event, next_state
@@ -51,7 +50,7 @@ def try_open(deployment: Deployment, cohort_id: bytes, now_unix_s: int) -> bool:
         answers = [Answer(row.member_index, row.vector, row.signature) for row in rows]
         document = document_of(cohort)
         try:
-            vector = inline.open_cohort(
+            vector = deployment.compute.open_cohort(
                 document.parameters, cohort.plan_hash, deployment.objects.get(cohort.running_sum_key), answers
             )
             opened = document.vector.decode_sum(vector.values, cohort.counted)

@@ -7,10 +7,11 @@ so every polynomial is checked, and a subset of answers that passes is right.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from math import comb
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -29,13 +30,22 @@ from nightshift.protocol.secagg.public_matrix import PublicMatrix
 from nightshift.protocol.secagg.ring import Multiplier
 from nightshift.protocol.secagg.running_sum import RunningSum
 
-__all__ = ["MAX_SUBSETS", "OpenedVector", "RunningSum", "open_sum"]
+__all__ = ["MAX_SUBSETS", "Each", "OpenedVector", "RunningSum", "open_sum"]
 
 MAX_SUBSETS = 20_000
 """Subsets of T answers that are tried; a wrong one is usually refused by its first 64 coefficients."""
 
 _BATCH = 4
+_PART = 64
+"""Polynomials of a part: 131,072 coefficients, some 12 ms of work."""
 _QUICK_COEFFICIENTS = 64
+
+
+class Each(Protocol):
+    """Applies a function to all items, as `map` does."""
+
+    def __call__(self, function: Callable[[int], bool], items: Iterable[int], /) -> Iterable[bool]:
+        """The results, in the order of the items."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +76,7 @@ def open_sum(
     running: RunningSum,
     answers: Sequence[Answer],
     max_subsets: int = MAX_SUBSETS,
+    each: Each = map,
 ) -> OpenedVector:
     """Open a cohort's sum.
 
@@ -75,6 +86,8 @@ def open_sum(
         running: the sum of the ciphertexts of exactly U.
         answers: each passed `verify_answer` for hash(U); distinct members.
         max_subsets: work bound on tried subsets.
+        each: applies a function to all parts of the vector, as `map` does; parts do not depend on each other, may be
+            done in any order and at the same time, and done twice give the same.
 
     Raises:
         UsageError: two answers of one member, no contributors, or `running` is of other parameters.
@@ -99,7 +112,7 @@ def open_sum(
         for answer in answers
     }
     for subset, key_sum in _candidate_keys(parameters, running.contributors, vectors, max_subsets):
-        values = _decrypt(parameters, plan_hash, running, key_sum)
+        values = _decrypt(parameters, plan_hash, running, key_sum, each)
         if values is not None:
             used, outside, disputed = _judge(parameters, vectors, subset)
             return OpenedVector(values=values, members_used=used, members_outside=outside, members_disputed=disputed)
@@ -143,28 +156,48 @@ def _decrypt(
     plan_hash: bytes,
     running: RunningSum,
     key_sum: npt.NDArray[np.int64],
+    each: Each = map,
 ) -> npt.NDArray[np.uint64] | None:
     """The sums of the values, uint64[D], or None as soon as one polynomial fails the residual check."""
-    matrix = PublicMatrix(plan_hash)
+    values = np.empty((running.polynomials, RING_DIMENSION, parameters.values_per_coefficient), dtype=np.uint64)
+
+    def part(first: int) -> bool:
+        return _decrypt_part(parameters, plan_hash, running, key_sum, values=values, begin=first)
+
+    if not all(each(part, range(0, running.polynomials, _PART))):
+        return None
+    return values.reshape(-1)[: running.length]
+
+
+def _decrypt_part(
+    parameters: CohortParameters,
+    plan_hash: bytes,
+    running: RunningSum,
+    key_sum: npt.NDArray[np.int64],
+    *,
+    values: npt.NDArray[np.uint64],
+    begin: int,
+) -> bool:
+    """Fill the rows of `values` from `begin` on; False as soon as one fails the residual check."""
+    matrix = PublicMatrix(plan_hash, first=begin)
     product = Multiplier(key_sum, parameters.modulus_bits)
-    per_coefficient = parameters.values_per_coefficient
-    values = np.empty((running.polynomials, RING_DIMENSION, per_coefficient), dtype=np.uint64)
     half = np.uint64(1 << (parameters.noise_bits - 1))
     noise_mask = np.uint64((1 << parameters.noise_bits) - 1)
     slot_mask = np.uint64((1 << parameters.slot_bits) - 1)
-    for first in range(0, running.polynomials, _BATCH):
-        plain = running.rows(first, _BATCH)
+    end = min(begin + _PART, running.polynomials)
+    for first in range(begin, end, _BATCH):
+        plain = running.rows(first, min(_BATCH, end - first))
         plain -= product.times(matrix.take(len(plain)))
         plain += half
         residual = (plain & noise_mask).astype(np.float64)
         residual -= float(half)
         if not _residual_passes(residual, running.contributors):
-            return None
+            return False
         plain >>= np.uint64(parameters.noise_bits)
-        for slot in range(per_coefficient):
+        for slot in range(parameters.values_per_coefficient):
             np.bitwise_and(plain, slot_mask, out=values[first : first + len(plain), :, slot])
             plain >>= np.uint64(parameters.slot_bits)
-    return values.reshape(-1)[: running.length]
+    return True
 
 
 def _residual_passes(residual: npt.NDArray[np.float64], contributors: int) -> bool:

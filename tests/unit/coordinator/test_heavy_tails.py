@@ -7,7 +7,7 @@ import os
 import numpy as np
 import pytest
 
-from coordinator.compute import inline
+from coordinator.compute.inline import Inline
 from coordinator.rounds.task_settings import EncodingSettings
 from nightshift.protocol.adapters.layout import AdapterLayout, Side, Target
 from nightshift.protocol.plan import layout_to_proto
@@ -68,11 +68,11 @@ def relative_error(world: World, settings: EncodingSettings) -> float:
             randomness=os.urandom,
         )
         ciphertext = contributions[device.device_id].ciphertext
-        running = inline.fold(document.parameters, document.vector.length, running, [ciphertext])
+        running = Inline().fold(document.parameters, document.vector.length, running, [ciphertext])
     frozen = cohort.freeze(contributions)
     answers = [frozen.answer(index) for index in range(1, document.parameters.threshold + 1)]
     assert running is not None
-    opened = inline.open_cohort(document.parameters, plan.plan_hash, running, answers)
+    opened = Inline().open_cohort(document.parameters, plan.plan_hash, running, answers)
     np.testing.assert_array_equal(opened.values, total)
     decoded = document.vector.decode_sum(opened.values, DEVICES)
     assert decoded.weight == pytest.approx(weights, abs=1e-6)
