@@ -28,7 +28,7 @@ from edge_client.engines import errors
 from edge_client.engines.engine import EngineKind, Scores, check_prompt
 from edge_client.engines.errors import EngineCrashedError, EngineError, EngineUnavailableError
 from edge_client.engines.frames import SMALL_BYTES, Channel, ChannelClosedError, Kind, pack_lists
-from edge_client.engines.processor import missing_features
+from edge_client.engines.processor import lacking_sentence
 from edge_client.engines.sampling import SamplingSettings
 from nightshift.packages.package import ModelPackage
 from nightshift.protocol import errors as protocol_errors
@@ -336,11 +336,9 @@ def describe_exit(kind: EngineKind, status: int) -> str:
     name = signal.Signals(-status).name
     text = f"the {kind.label} process was stopped by {name}"
     if -status == signal.SIGILL:
-        missing = missing_features()
-        lacks = f"this processor lacks {', '.join(missing)}" if missing else "which instruction it was is not known"
         other = EngineKind.ONNX if kind is EngineKind.LLAMA else EngineKind.LLAMA
         return (
-            f"{text}: its library was built for another processor ({lacks}). Use --engine {other.value}, "
+            f"{text}: its library was built for another processor ({lacking_sentence()}). Use --engine {other.value}, "
             "or build the library on this machine (docs/local-api.md)"
         )
     if -status == signal.SIGKILL:

@@ -35,3 +35,9 @@ def missing_features(*, machine: str | None = None, cpuinfo: str | None = None) 
             return None
     present = parse_cpuinfo(cpuinfo).flags
     return None if wanted is None or not present else [name for name in wanted if name not in present]
+
+
+def lacking_sentence() -> str:
+    """What this processor lacks, as the middle of the sentence after an illegal instruction."""
+    missing = missing_features()
+    return f"this processor lacks {', '.join(missing)}" if missing else "which instruction it was is not known"

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import psutil
 
+from edge_client.engines.processor import lacking_sentence
 from edge_client.training import errors, exchange
 from edge_client.training.allocator import allocator_environment
 from edge_client.training.exchange import ChildRequest, ChildResult
@@ -211,7 +212,7 @@ def _describe_exit(status: int) -> str:
     name = signal.Signals(-status).name
     cause = {
         signal.SIGKILL: "most likely the kernel, because memory ran out",
-        signal.SIGILL: "the native library was built for another processor",
+        signal.SIGILL: f"onnxruntime was built for another processor: {lacking_sentence()}; install a build for this one",
     }.get(signal.Signals(-status), "the native library crashed")
     return f"the training process was killed by {name} ({cause}); its last checkpoint stays"
 

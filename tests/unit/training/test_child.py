@@ -19,6 +19,7 @@ from edge_client.data.errors import DataError
 from edge_client.data.prepare import prepare
 from edge_client.data.sources import Columns, DataFormat, DataSource
 from edge_client.engines.onnx_engine import OnnxEngine
+from edge_client.engines import processor
 from edge_client.engines.sessions import RuntimeSettings, layout_for
 from edge_client.training import exchange
 from edge_client.training.allocator import JEMALLOC_DIRECTORIES, Allocator
@@ -243,6 +244,17 @@ def test_a_crash_is_reported_and_the_parent_lives(
     directory = tmp_path / "child"
     thread = signal_child(directory, number)
     with pytest.raises(ChildCrashedError, match=word):
+        train_in_child(request_for(**LONG), directory)
+    thread.join()
+
+
+def test_an_illegal_instruction_names_what_the_processor_lacks(
+    request_for: Callable[..., ChildRequest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processor, "missing_features", lambda: ["avx2", "fma"])
+    directory = tmp_path / "child"
+    thread = signal_child(directory, signal.SIGILL)
+    with pytest.raises(ChildCrashedError, match="this processor lacks avx2, fma; install a build for this one"):
         train_in_child(request_for(**LONG), directory)
     thread.join()
 
