@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from typing import Literal
 
@@ -61,9 +62,19 @@ class Listen(_Section):
 
 
 class Storage(_Section):
-    """Where rows and objects lie; empty means inside the data directory."""
+    """Where rows and objects lie; empty means inside the data directory.
 
-    database: str = ""
+    Attributes:
+        database: `postgresql://user@host/name`; a password is better in the environment (PGPASSWORD) or ~/.pgpass.
+        objects: `s3://bucket/prefix`; the access key comes from the environment or the machine's role.
+        objects_endpoint: of a store other than Amazon's.
+        objects_region: of the bucket.
+    """
+
+    database: str = Field(default="", repr=False)
+    objects: str = ""
+    objects_endpoint: str = ""
+    objects_region: str = "us-east-1"
 
 
 class Limits(_Section):
@@ -177,7 +188,7 @@ def read_configuration(home: Home) -> Configuration:
     ).values
 
 
-def configuration_text(listen: Listen) -> str:
+def configuration_text(listen: Listen, storage: Storage) -> str:
     """The file as `init` writes it."""
     addresses = ", ".join(f'"{address}"' for address in listen.addresses)
     return (
@@ -190,5 +201,12 @@ def configuration_text(listen: Listen) -> str:
         "# For operators on other machines, who show certificates of `coordinator admin issue`; 0 for none.\n"
         f'admin_host = "{listen.admin_host}"\n'
         f"admin_port = {listen.admin_port}\n"
-        f"join_port = {listen.join_port}\n"
+        f"join_port = {listen.join_port}\n" + _storage_text(storage)
     )
+
+
+def _storage_text(storage: Storage) -> str:
+    stated = storage.model_dump(exclude_defaults=True)
+    # A JSON string is a TOML string.
+    lines = "".join(f"{key} = {json.dumps(value)}\n" for key, value in stated.items())
+    return f"[storage]\n{lines}" if lines else ""

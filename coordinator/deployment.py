@@ -14,7 +14,6 @@ from sqlalchemy.orm import Session
 from coordinator import audit
 from coordinator.admin.authority import AdminAuthority
 from coordinator.compute.backend import Backend, backend
-from coordinator.compute.backend import Backend, backend
 from coordinator.configuration import Configuration, Listen, Storage, configuration_text, read_configuration
 from coordinator.enrolment.authority import Authority
 from coordinator.home import Home
@@ -34,8 +33,6 @@ from nightshift.protocol.trust import Trust
 
 LOG_ORIGIN = "log_origin"
 ROOT_SHA256 = "root_sha256"
-RELEASE_ROOT_KEYS = 3
-RELEASE_ROOT_THRESHOLD = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +47,6 @@ class Deployment:
     log: TransparencyLog
     leadership: Leadership
     compute: Backend
-    compute: Backend
     locks: KeyedLocks = field(default_factory=KeyedLocks)
 
     @property
@@ -59,22 +55,13 @@ class Deployment:
         return Trust(self.authority.root, self.authority.signing_public_key, self.log.origin)
 
 
-def initialise(
-    home: Home,
-    listen: Listen,
-    storage: Storage | None = None,
-    *,
-    root_keys: int = RELEASE_ROOT_KEYS,
-    threshold: int = RELEASE_ROOT_THRESHOLD,
-) -> None:
+def initialise(home: Home, listen: Listen, storage: Storage | None = None) -> None:
     """Make keys, certificates, the database and, last of all, the configuration file.
 
     Args:
         home: the directory.
         listen: where the service will listen.
         storage: where rows and objects shall lie; inside the directory if absent.
-        root_keys: keys of the release metadata's root.
-        threshold: how many of them must sign the next root.
 
     Raises:
         UsageError: the directory or the database already holds a coordinator, or an address is none.
@@ -99,7 +86,7 @@ def initialise(
         migrate(database)
         with database.transaction() as session:
             _claim(session, authority)
-            begin(session, ReleaseKeys(home.keys_directory), root_keys=root_keys, threshold=threshold, now_unix_s=now)
+            begin(session, ReleaseKeys(home.keys_directory), now)
     finally:
         database.close()
     open_objects(home, storage)
@@ -133,7 +120,6 @@ def opened(directory: Path) -> Iterator[Deployment]:
             authority=authority,
             log=TransparencyLog(origin, authority.sign),
             leadership=leadership,
-            compute=backend(configuration.compute),
             compute=backend(configuration.compute),
         )
     finally:
