@@ -36,24 +36,23 @@ from nightshift.v1 import device_pb2
 if TYPE_CHECKING:
     from coordinator.deployment import Deployment
 
+ROOT_KEYS, ROOT_THRESHOLD = 3, 2
+"""One key may be lost, and one thief is not enough; `coordinator keys rotate` changes both."""
+
 KEPT_VERSIONS = 16
 """Of each online role: a device that began with the snapshot before this one can still end."""
 
 
-def begin(session: Session, keys: ReleaseKeys, *, root_keys: int, threshold: int, now_unix_s: int) -> None:
-    """Make all keys and the first metadata; does nothing where they are. For `coordinator init` only.
-
-    Raises:
-        UsageError: more signatures wanted than there are keys.
-    """
+def begin(session: Session, keys: ReleaseKeys, now_unix_s: int) -> None:
+    """Make all keys and the first metadata; does nothing where they are. For `coordinator init` only."""
     if _find_newest(session, Role.TIMESTAMP) is not None:
         online = current_keys(session).online
         if all(keys.signers(role, [key.keyid]) for role, key in online.items()):
             return
         session.execute(delete(ReleaseMetadataRow))  # of an `init` that was cut short: its keys are lost
     chosen = KeySet(
-        tuple(keys.create(Role.ROOT) for _ in range(root_keys)),
-        threshold,
+        tuple(keys.create(Role.ROOT) for _ in range(ROOT_KEYS)),
+        ROOT_THRESHOLD,
         {role: keys.create(role) for role in ONLINE_ROLES},
     )
     signers = keys.signers(Role.ROOT, chosen.root_ids)

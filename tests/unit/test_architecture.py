@@ -103,7 +103,7 @@ def test_an_arrow_in_the_wrong_direction_is_seen(tmp_path: Path) -> None:
 
 
 def test_the_device_starts_without_the_heavy_libraries() -> None:
-    heavy = ["onnxruntime", "numpy", "torch", "llama_cpp", "gguf", "sqlalchemy", "onnx", "rich", "transformers"]
+    heavy = ["onnxruntime", "numpy", "torch", "llama_cpp", "gguf", "sqlalchemy", "onnx", "rich", "transformers", "tuf"]
     code = (
         "import sys, edge_client.cli.main\n"
         f"loaded = [name for name in {heavy!r} if name in sys.modules]\n"

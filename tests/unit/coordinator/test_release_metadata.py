@@ -471,9 +471,9 @@ def test_an_init_that_was_cut_short_makes_new_keys(deployment: Deployment, tmp_p
     keys = ReleaseKeys(deployment.home.keys_directory)
     shutil.rmtree(keys.online_directory)
     with deployment.database.transaction() as session:
-        repository.begin(session, keys, root_keys=1, threshold=1, now_unix_s=now_unix_s())
+        repository.begin(session, keys, now_unix_s())
     client(deployment, tmp_path / "device", first_root(deployment))
     before = versions(deployment)
     with deployment.database.transaction() as session:
-        repository.begin(session, keys, root_keys=1, threshold=1, now_unix_s=now_unix_s() + 5)
+        repository.begin(session, keys, now_unix_s() + 5)
     assert versions(deployment) == before
