@@ -18,8 +18,8 @@ import pytest
 from edge_client.data.errors import DataError
 from edge_client.data.prepare import prepare
 from edge_client.data.sources import Columns, DataFormat, DataSource
-from edge_client.engines.onnx_engine import OnnxEngine
 from edge_client.engines import processor
+from edge_client.engines.onnx_engine import OnnxEngine
 from edge_client.engines.sessions import RuntimeSettings, layout_for
 from edge_client.training import exchange
 from edge_client.training.allocator import JEMALLOC_DIRECTORIES, Allocator
