@@ -17,6 +17,7 @@ DATA_VARIABLE = "NIGHTSHIFT_COORDINATOR_DATA"
 PREFIX = "NIGHTSHIFT_COORDINATOR_"
 ADMIN_ADDRESS_VARIABLE = PREFIX + "ADMIN_ADDRESS"
 ADMIN_CREDENTIALS_VARIABLE = PREFIX + "ADMIN_CREDENTIALS"
+LOG_FORMAT_VARIABLE = PREFIX + "LOG_FORMAT"
 _EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared, not listened on
 
 
@@ -153,7 +154,6 @@ class Configuration(_Section):
         """host:port that a device without a certificate calls."""
         return self.listen.public_join_address or join_host_port(self.listen.addresses[0], self.listen.join_port)
 
-
     def admin_address(self) -> str:
         """host:port that an operator calls; empty without such a listener."""
         listen = self.listen
@@ -184,7 +184,7 @@ def read_configuration(home: Home) -> Configuration:
         file=home.configuration_file,
         environment=os.environ,
         prefix=PREFIX,
-        reserved=(DATA_VARIABLE, ADMIN_ADDRESS_VARIABLE, ADMIN_CREDENTIALS_VARIABLE),
+        reserved=(DATA_VARIABLE, ADMIN_ADDRESS_VARIABLE, ADMIN_CREDENTIALS_VARIABLE, LOG_FORMAT_VARIABLE),
     ).values
 
 

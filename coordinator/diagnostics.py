@@ -17,7 +17,7 @@ import structlog
 
 from nightshift.host.console import printable
 
-_UNDER_SYSTEMD = "JOURNAL_STREAM"  # set where stderr goes to the journal (systemd.exec, "Environment Variables")
+_JOURNAL = "JOURNAL_STREAM"  # device and inode of the journal's socket (systemd.exec, "Environment Variables")
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("coordinator")
 
@@ -46,12 +46,21 @@ def configure(*, log_format: str = "text", level: str = "info") -> None:
 
 def _renderer(log_format: str) -> Any:
     if log_format == "auto":
-        log_format = "console" if sys.stderr.isatty() else "json" if _UNDER_SYSTEMD in os.environ else "text"
+        log_format = "console" if sys.stderr.isatty() else "json" if _goes_to_the_journal() else "text"
     if log_format == "json":
         return structlog.processors.JSONRenderer()
     if log_format == "console":
         return structlog.dev.ConsoleRenderer(colors="NO_COLOR" not in os.environ)
     return structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"])
+
+
+def _goes_to_the_journal() -> bool:
+    """Whether stderr is what systemd connected: a child with another stderr inherits the variable all the same."""
+    try:
+        seen = os.fstat(sys.stderr.fileno())
+    except (OSError, ValueError):  # closed, or no file at all
+        return False
+    return os.environ.get(_JOURNAL) == f"{seen.st_dev}:{seen.st_ino}"
 
 
 def _harmless(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

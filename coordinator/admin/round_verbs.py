@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 from coordinator import audit
 from coordinator.admin.messages import to_message
@@ -13,7 +14,7 @@ from coordinator.rounds import plans, rounds
 from coordinator.rounds.advance import abort, conclude_rounds
 from coordinator.rounds.tasks import find_task
 from nightshift.admin.v1 import admin_pb2 as pb
-from nightshift.protocol.errors import UsageError
+from nightshift.protocol.errors import StateConflictError, UsageError
 
 LOOK_EVERY_S = 2.0
 SHORTEST_S, LONGEST_S = 0.1, 3600.0
@@ -89,7 +90,9 @@ def abort_round(operator: Operator, request: pb.AbortRoundRequest) -> pb.AbortRo
         found, cohorts = rounds.find(session, request.name)
         abort(session, deployment, cohorts, request.reason)
         audit.record(session, "round abort", request.name, reason=request.reason)
-    conclude_rounds(deployment, operator.now_unix_s)
+    # The service, which leads, may do the same at this moment; whoever comes second finds it done.
+    with suppress(StateConflictError):
+        conclude_rounds(deployment, operator.now_unix_s)
     erase_ended(deployment)
     with deployment.database.reading() as session:
         record = round_record(session, *rounds.find(session, f"{found.task}/{found.number}"))

@@ -15,6 +15,7 @@ from coordinator.configuration import (
     ADMIN_ADDRESS_VARIABLE,
     ADMIN_CREDENTIALS_VARIABLE,
     DATA_VARIABLE,
+    LOG_FORMAT_VARIABLE,
     Listen,
     Storage,
 )
@@ -135,7 +136,9 @@ def init(
     "--log-format",
     type=click.Choice(["auto", "text", "json", "console"]),
     default="auto",
+    envvar=LOG_FORMAT_VARIABLE,
     show_default=True,
+    show_envvar=True,
     help="auto: console on a terminal, JSON under systemd, text (logfmt) elsewhere.",
 )
 @click.pass_context

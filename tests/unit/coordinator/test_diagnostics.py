@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from cryptography.hazmat.primitives import serialization
 
 from coordinator import diagnostics
+from coordinator.admin.admin_verbs import issue_admin
+from coordinator.admin.credentials import Credentials, new_request
+from coordinator.admin.enrolment_verbs import create_token
+from coordinator.admin.operator import Operator
+from coordinator.admin.round_verbs import open_round
+from coordinator.cli.api import Elsewhere, _channel
 from coordinator.home import Home
-from coordinator.rounds.plans import open_round
-from coordinator.storage.rows import Task
-from nightshift.host.clock import now_unix_s
-from tests.support.coordinators import TASK, ServeProcess, make_task, make_token, open_home
+from nightshift.admin.v1 import admin_pb2 as pb
+from nightshift.host.tokens import JoinToken
+from tests.support.coordinators import TASK, ServeProcess, make_home, make_task, make_token, open_home
 from tests.support.scripted_device import ScriptedDevice
 
 HOSTILE = 'kitchen" event=forged\nevent=forged\x1b[31m\u202e'
@@ -34,19 +41,42 @@ def test_text_from_outside_forges_no_line(capsys: pytest.CaptureFixture[str], as
         assert " event=forged" not in written.replace('\\" event=forged', "")
 
 
-def test_the_log_of_a_night_holds_no_secret(home: Home, package: Path) -> None:
+@pytest.mark.parametrize("where", ["journal", "pipe", "a child of the journal's"])
+def test_auto_is_json_in_the_journal_and_text_in_a_pipe(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    reading, writing = os.pipe()
+    with os.fdopen(reading) as reader:
+        with os.fdopen(writing, "w") as stderr:
+            monkeypatch.setattr(sys, "stderr", stderr)
+            seen = os.fstat(stderr.fileno())
+            if where != "pipe":
+                shift = 0 if where == "journal" else 1
+                monkeypatch.setenv("JOURNAL_STREAM", f"{seen.st_dev}:{seen.st_ino + shift}")
+            diagnostics.configure(log_format="auto")
+            diagnostics.log.info("stopped")
+        line = reader.read()
+    assert line.startswith("{") == (where == "journal")
+    assert "stopped" in line
+
+
+@pytest.mark.parametrize("log_format", ["text", "json", "console"])
+def test_the_log_of_a_night_holds_no_secret(tmp_path: Path, package: Path, log_format: str) -> None:
+    home = make_home(tmp_path / "coordinator", operators=True)
     with open_home(home) as deployment:
         token = make_token(deployment)
         make_task(deployment, package, cohort={"n_max": 3, "n_min": 3})
-        keys = [serialization.load_pem_private_key(path.read_bytes(), None) for path in _private_keys(home)]
+        key, request_der = new_request()
+        request = pb.IssueAdminRequest(name="carol", role="operator", days=1, certificate_request=request_der)
+        carol = Credentials.of(issue_admin(Operator(deployment), request), key)
     devices = [ScriptedDevice(token, name=f"canary-{number}") for number in range(3)]
-    serve = ServeProcess(home)
+    serve = ServeProcess(home, NIGHTSHIFT_COORDINATOR_LOG_FORMAT=log_format)
     serve.wait_until_ready()
     for device in devices:
         device.join()
         device.check_in(new_prekeys=1)
-    with open_home(home) as deployment, deployment.database.transaction() as session:
-        open_round(session, deployment, session.get_one(Task, TASK), now_unix_s())
+    with _channel(carol, carol.address) as channel:
+        api = Elsewhere(channel, carol.address)
+        word = api.call(create_token, pb.CreateTokenRequest(uses=1, ttl_s=60)).token
+        api.call(open_round, pb.OpenRoundRequest(task=TASK))
     prepared = []
     for device in devices:
         plan = device.check_in().plan
@@ -61,7 +91,12 @@ def test_the_log_of_a_night_holds_no_secret(home: Home, package: Path) -> None:
 
     assert "release published" in serve.errors
     assert "canary-1" in serve.errors, "the search must be able to find something"
-    secrets = [token.secret, *(key.private_numbers().private_value.to_bytes(32, "big") for key in keys)]
+    assert "CreateToken" in serve.errors
+    if log_format == "json":
+        assert {"stopped", "release published"} <= {json.loads(line)["event"] for line in serve.errors.splitlines()}
+    secrets = [token.secret, JoinToken.decode(word).secret]
+    for text in (word, *_private_lines(home), *carol.key.splitlines()[1:-1]):
+        assert text not in serve.errors + serve.output
     secrets += [private for device in devices for private in device.prekeys.values()]
     secrets += [one.body[:32] for one in prepared]
     for secret in secrets:
@@ -70,5 +105,12 @@ def test_the_log_of_a_night_holds_no_secret(home: Home, package: Path) -> None:
     assert "PRIVATE" not in serve.errors
 
 
-def _private_keys(home: Home) -> list[Path]:
-    return sorted(home.keys_directory.glob("*.key"))
+def _private_lines(home: Home) -> list[str]:
+    """Every line of base64 of every private key of the coordinator."""
+    lines: list[str] = []
+    for path in sorted(home.keys_directory.rglob("*")):
+        text = path.read_text("ascii") if path.is_file() else ""
+        for block in re.findall(r"-----BEGIN [A-Z ]*PRIVATE KEY-----\n(.*?)-----END", text, re.DOTALL):
+            lines += block.split()
+    assert len(lines) > 10, "root, intermediate, signing, server, operators"
+    return lines
