@@ -10,7 +10,17 @@ from nightshift.host.console import printable
 if TYPE_CHECKING:
     from rich.table import Table
 
-_COHORT_COLUMNS = ("cohort", "cohort_id", "state", "contributions", "n_min", "answers", "threshold", "uploads_until")
+_COHORT_COLUMNS = (
+    "cohort",
+    "cohort_id",
+    "state",
+    "trained_rank",
+    "contributions",
+    "n_min",
+    "answers",
+    "threshold",
+    "uploads_until",
+)
 
 
 def round_row(record: dict[str, Any]) -> dict[str, Any]:

@@ -110,7 +110,7 @@ class RevokeTokenResponse(_message.Message):
     def __init__(self, token: _Optional[_Union[Token, _Mapping]] = ...) -> None: ...
 
 class Device(_message.Message):
-    __slots__ = ("device_id", "fingerprint", "name", "state", "enrolled", "last_seen", "last_contribution", "client_version", "certificate_expires", "certificate_days", "held_since", "suspicion", "suspected_with", "shares_refused_by", "refused_without_need", "kept_off_committees", "quarantined_since", "prekeys")
+    __slots__ = ("device_id", "fingerprint", "name", "state", "enrolled", "last_seen", "last_contribution", "client_version", "certificate_expires", "certificate_days", "held_since", "suspicion", "suspected_with", "shares_refused_by", "refused_without_need", "kept_off_committees", "quarantined_since", "prekeys", "rank_limit")
     DEVICE_ID_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
@@ -129,6 +129,7 @@ class Device(_message.Message):
     KEPT_OFF_COMMITTEES_FIELD_NUMBER: _ClassVar[int]
     QUARANTINED_SINCE_FIELD_NUMBER: _ClassVar[int]
     PREKEYS_FIELD_NUMBER: _ClassVar[int]
+    RANK_LIMIT_FIELD_NUMBER: _ClassVar[int]
     device_id: str
     fingerprint: str
     name: str
@@ -147,7 +148,8 @@ class Device(_message.Message):
     kept_off_committees: bool
     quarantined_since: _timestamp_pb2.Timestamp
     prekeys: int
-    def __init__(self, device_id: _Optional[str] = ..., fingerprint: _Optional[str] = ..., name: _Optional[str] = ..., state: _Optional[str] = ..., enrolled: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., last_seen: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., last_contribution: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., client_version: _Optional[str] = ..., certificate_expires: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., certificate_days: _Optional[int] = ..., held_since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., suspicion: _Optional[str] = ..., suspected_with: _Optional[int] = ..., shares_refused_by: _Optional[int] = ..., refused_without_need: _Optional[int] = ..., kept_off_committees: _Optional[bool] = ..., quarantined_since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., prekeys: _Optional[int] = ...) -> None: ...
+    rank_limit: int
+    def __init__(self, device_id: _Optional[str] = ..., fingerprint: _Optional[str] = ..., name: _Optional[str] = ..., state: _Optional[str] = ..., enrolled: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., last_seen: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., last_contribution: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., client_version: _Optional[str] = ..., certificate_expires: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., certificate_days: _Optional[int] = ..., held_since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., suspicion: _Optional[str] = ..., suspected_with: _Optional[int] = ..., shares_refused_by: _Optional[int] = ..., refused_without_need: _Optional[int] = ..., kept_off_committees: _Optional[bool] = ..., quarantined_since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., prekeys: _Optional[int] = ..., rank_limit: _Optional[int] = ...) -> None: ...
 
 class ListDevicesRequest(_message.Message):
     __slots__ = ("page",)
@@ -294,7 +296,7 @@ class GetModelResponse(_message.Message):
     def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ...) -> None: ...
 
 class Task(_message.Message):
-    __slots__ = ("name", "state", "model", "package_id", "method", "rank", "rounds_open", "rounds_held", "releases", "releases_wanted", "created", "turn", "served")
+    __slots__ = ("name", "state", "model", "package_id", "method", "rank", "rounds_open", "rounds_held", "releases", "releases_wanted", "created", "turn", "served", "ranks")
     NAME_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -308,6 +310,7 @@ class Task(_message.Message):
     CREATED_FIELD_NUMBER: _ClassVar[int]
     TURN_FIELD_NUMBER: _ClassVar[int]
     SERVED_FIELD_NUMBER: _ClassVar[int]
+    RANKS_FIELD_NUMBER: _ClassVar[int]
     name: str
     state: str
     model: str
@@ -321,7 +324,8 @@ class Task(_message.Message):
     created: _timestamp_pb2.Timestamp
     turn: int
     served: _timestamp_pb2.Timestamp
-    def __init__(self, name: _Optional[str] = ..., state: _Optional[str] = ..., model: _Optional[str] = ..., package_id: _Optional[str] = ..., method: _Optional[str] = ..., rank: _Optional[int] = ..., rounds_open: _Optional[str] = ..., rounds_held: _Optional[int] = ..., releases: _Optional[int] = ..., releases_wanted: _Optional[int] = ..., created: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., turn: _Optional[int] = ..., served: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    ranks: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, name: _Optional[str] = ..., state: _Optional[str] = ..., model: _Optional[str] = ..., package_id: _Optional[str] = ..., method: _Optional[str] = ..., rank: _Optional[int] = ..., rounds_open: _Optional[str] = ..., rounds_held: _Optional[int] = ..., releases: _Optional[int] = ..., releases_wanted: _Optional[int] = ..., created: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., turn: _Optional[int] = ..., served: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ranks: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class CreateTaskRequest(_message.Message):
     __slots__ = ("settings",)
@@ -374,7 +378,7 @@ class Member(_message.Message):
     def __init__(self, index: _Optional[int] = ..., device_id: _Optional[str] = ..., said: _Optional[str] = ...) -> None: ...
 
 class Cohort(_message.Message):
-    __slots__ = ("cohort", "cohort_id", "state", "contributions", "n_min", "n_max", "answers", "refusals", "erasures", "threshold", "uploads_until", "answers_until", "ended", "reason", "plan_hash", "metrics", "sum_object", "members_outside", "members_disputed", "committee")
+    __slots__ = ("cohort", "cohort_id", "state", "contributions", "n_min", "n_max", "answers", "refusals", "erasures", "threshold", "uploads_until", "answers_until", "ended", "reason", "plan_hash", "metrics", "sum_object", "members_outside", "members_disputed", "committee", "trained_rank")
     class MetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -402,6 +406,7 @@ class Cohort(_message.Message):
     MEMBERS_OUTSIDE_FIELD_NUMBER: _ClassVar[int]
     MEMBERS_DISPUTED_FIELD_NUMBER: _ClassVar[int]
     COMMITTEE_FIELD_NUMBER: _ClassVar[int]
+    TRAINED_RANK_FIELD_NUMBER: _ClassVar[int]
     cohort: int
     cohort_id: str
     state: str
@@ -422,7 +427,8 @@ class Cohort(_message.Message):
     members_outside: _containers.RepeatedScalarFieldContainer[int]
     members_disputed: _containers.RepeatedScalarFieldContainer[int]
     committee: _containers.RepeatedCompositeFieldContainer[Member]
-    def __init__(self, cohort: _Optional[int] = ..., cohort_id: _Optional[str] = ..., state: _Optional[str] = ..., contributions: _Optional[int] = ..., n_min: _Optional[int] = ..., n_max: _Optional[int] = ..., answers: _Optional[int] = ..., refusals: _Optional[int] = ..., erasures: _Optional[int] = ..., threshold: _Optional[int] = ..., uploads_until: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., answers_until: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ended: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., reason: _Optional[str] = ..., plan_hash: _Optional[str] = ..., metrics: _Optional[_Mapping[str, float]] = ..., sum_object: _Optional[str] = ..., members_outside: _Optional[_Iterable[int]] = ..., members_disputed: _Optional[_Iterable[int]] = ..., committee: _Optional[_Iterable[_Union[Member, _Mapping]]] = ...) -> None: ...
+    trained_rank: int
+    def __init__(self, cohort: _Optional[int] = ..., cohort_id: _Optional[str] = ..., state: _Optional[str] = ..., contributions: _Optional[int] = ..., n_min: _Optional[int] = ..., n_max: _Optional[int] = ..., answers: _Optional[int] = ..., refusals: _Optional[int] = ..., erasures: _Optional[int] = ..., threshold: _Optional[int] = ..., uploads_until: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., answers_until: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ended: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., reason: _Optional[str] = ..., plan_hash: _Optional[str] = ..., metrics: _Optional[_Mapping[str, float]] = ..., sum_object: _Optional[str] = ..., members_outside: _Optional[_Iterable[int]] = ..., members_disputed: _Optional[_Iterable[int]] = ..., committee: _Optional[_Iterable[_Union[Member, _Mapping]]] = ..., trained_rank: _Optional[int] = ...) -> None: ...
 
 class Round(_message.Message):
     __slots__ = ("task", "round", "state", "contributions", "cohorts_opened", "cohorts_void", "opened", "ended", "reason", "parent_release", "release_id", "metrics", "cohorts")
