@@ -87,7 +87,7 @@ def main() -> None:
 
 def _run() -> None:
     try:
-        code = cli.main(standalone_mode=False)
+        code = cli.main(prog_name="edge-client", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

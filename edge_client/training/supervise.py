@@ -212,7 +212,7 @@ def _describe_exit(status: int) -> str:
     name = signal.Signals(-status).name
     cause = {
         signal.SIGKILL: "most likely the kernel, because memory ran out",
-        signal.SIGILL: f"onnxruntime is built for another processor: {lacking_sentence()}; install a build for this one",
+        signal.SIGILL: f"onnxruntime is built for another processor: {lacking_sentence()}; install one for this one",
     }.get(signal.Signals(-status), "the native library crashed")
     return f"the training process was killed by {name} ({cause}); its last checkpoint stays"
 

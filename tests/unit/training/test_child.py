@@ -254,7 +254,7 @@ def test_an_illegal_instruction_names_what_the_processor_lacks(
     monkeypatch.setattr(processor, "missing_features", lambda: ["avx2", "fma"])
     directory = tmp_path / "child"
     thread = signal_child(directory, signal.SIGILL)
-    with pytest.raises(ChildCrashedError, match="this processor lacks avx2, fma; install a build for this one"):
+    with pytest.raises(ChildCrashedError, match="this processor lacks avx2, fma; install one for this one"):
         train_in_child(request_for(**LONG), directory)
     thread.join()
 
