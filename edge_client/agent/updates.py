@@ -16,9 +16,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from edge_client.agent.session import Session
+from nightshift.host.console import printable
 from nightshift.host.files import make_private_directory, resource_error, sync_directory
 from nightshift.protocol.errors import (
     DeclinedError,
@@ -43,9 +44,19 @@ CLOCK_TOLERANCE_S: Final = 3600
 """How far this device's clock may be from its coordinator's; metadata lives for days."""
 
 MOST_ROOT_ROTATIONS: Final = 64
+_LONGEST_REASON = 200
 _STAYS = "the adapter in use stays"
 _FOLLOWED = "release_metadata_sha256"
 _ENDS = "release_metadata_ends"
+
+
+class Asked(Protocol):
+    """Whoever fetches metadata."""
+
+    @property
+    def role(self) -> Role:
+        """Whose was asked for last."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +78,7 @@ class TrustedTargets:
             VerificationError: the metadata of adapters is refused, each reason with its own class.
             MalformedError: unreadable, or larger than allowed.
         """
-        with _refusals(self.fetcher):
+        with refusals(self.fetcher):
             info = self.updater.get_targetinfo(adapter_target(task))
         if info is None:
             return None
@@ -104,7 +115,7 @@ class TrustedTargets:
             VerificationError: it is not, or the metadata of packages is refused.
             MalformedError: unreadable, or larger than allowed.
         """
-        with _refusals(self.fetcher):
+        with refusals(self.fetcher):
             info = self.updater.get_targetinfo(package_target(package_id))
         if info is None or info.hashes != {"sha256": package_id.hex()}:
             raise VerificationError(
@@ -144,7 +155,7 @@ def refresh(session: Session, response: device_pb2.CheckInResponse) -> TrustedTa
             "edge-client leave, edge-client join TOKEN"
         )
     trusted = _opened(session)
-    with _refusals(trusted.fetcher):
+    with refusals(trusted.fetcher):
         trusted.updater.refresh()
     for task in _offered_tasks(response):
         trusted.served(task)
@@ -199,7 +210,7 @@ def _opened(session: Session) -> TrustedTargets:
         snapshot_max_length=MAX_METADATA_BYTES[Role.SNAPSHOT],
         targets_max_length=MAX_METADATA_BYTES[Role.ADAPTERS],
     )
-    with _refusals(fetcher):
+    with refusals(fetcher):
         updater = Updater(
             str(directory), BASE_URL, fetcher=fetcher, config=config, bootstrap=session.membership.release_root
         )
@@ -258,48 +269,54 @@ def _require_clock(session: Session, coordinator_unix_s: int) -> None:
 
 
 @contextmanager
-def _refusals(fetcher: MetadataFetcher) -> Iterator[None]:
-    """What python-tuf raises, as errors of this project."""
+def refusals(asked: Asked) -> Iterator[None]:
+    """What python-tuf raises, as errors of this project.
+
+    Args:
+        asked: knows whose metadata was asked for last.
+    """
     from tuf.api import exceptions
 
     try:
         yield
     except (exceptions.RepositoryError, exceptions.DownloadError) as error:
-        raise _refusal(error, fetcher.role) from error
+        raise _refusal(error, asked.role) from error
     except OSError as error:
         raise resource_error(error, Path(str(error.filename))) or error from error
 
 
 def _refusal(error: Exception, role: Role) -> NightshiftError:
     from tuf.api import exceptions
-    from tuf.api.serialization import DeserializationError
+    from tuf.api.serialization import DeserializationError, SerializationError
 
+    # python-tuf repeats names and numbers of the file in its words.
+    why = printable(str(error))[:_LONGEST_REASON]
     match error:
         case exceptions.ExpiredMetadataError():
             return FrozenError(
-                f"the release metadata has ended ({error}), so newer releases may be withheld; {_STAYS}. "
+                f"the release metadata has ended ({why}), so newer releases may be withheld; {_STAYS}. "
                 "Ask the operator whether the coordinator still signs it: coordinator keys show"
             )
         case exceptions.UnsignedMetadataError():
             return SignatureInvalidError(
-                f"the {role} metadata of releases is not signed by enough of the keys that count ({error}); {_STAYS}"
+                f"the {role} metadata of releases is not signed by enough of the keys that count ({why}); {_STAYS}"
             )
         case exceptions.BadVersionNumberError() if role in (Role.TIMESTAMP, Role.SNAPSHOT):
             return RolledBackError(
-                f"the {role} metadata of releases is older than some that was seen, or than what names it ({error}); "
+                f"the {role} metadata of releases is older than some that was seen, or than what names it ({why}); "
                 f"{_STAYS}"
             )
         case exceptions.BadVersionNumberError() if role is Role.ROOT:
-            return RolledBackError(f"the roots of the release metadata do not follow one another ({error}); {_STAYS}")
+            return RolledBackError(f"the roots of the release metadata do not follow one another ({why}); {_STAYS}")
         case exceptions.DownloadLengthMismatchError() if role not in (Role.ROOT, Role.TIMESTAMP):
             # Their length is named by other metadata; that of these two only by what this device reads at most.
             return MixedError(f"the {role} metadata of releases is longer than other metadata says; {_STAYS}")
-        case exceptions.DownloadLengthMismatchError() | DeserializationError():
+        case exceptions.DownloadLengthMismatchError() | DeserializationError() | SerializationError():
             return MalformedError(f"the {role} metadata of releases is larger than allowed or unreadable; {_STAYS}")
         case exceptions.DownloadHTTPError():
             return MixedError(f"the coordinator does not give the {role} metadata that other metadata names; {_STAYS}")
         case _:
             return MixedError(
-                f"the {role} metadata of releases does not belong to the state that its timestamp names ({error}); "
+                f"the {role} metadata of releases does not belong to the state that its timestamp names ({why}); "
                 f"{_STAYS}"
             )

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -19,9 +20,13 @@ from typing import TypeVar
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from google.protobuf.message import DecodeError, Message
+from tuf.api.metadata import Metadata, Targets
+from tuf.ngclient._internal.trusted_metadata_set import TrustedMetadataSet
+from tuf.ngclient.config import EnvelopeType
 
 from coordinator.aggregation.refusals import parse
 from coordinator.enrolment.authority import requested_key
+from edge_client.agent.updates import refusals
 from edge_client.data.sources import DataFormat, DataSource, read_rows
 from edge_client.serving.errors import ApiError
 from edge_client.serving.fields import parse_object
@@ -50,12 +55,14 @@ from nightshift.protocol.secagg.member import Answer, verify_answer
 from nightshift.protocol.secagg.refusal import ShareFault, UnusableShare, sign_refusal, verify_refusal
 from nightshift.protocol.secagg.running_sum import RunningSum
 from nightshift.protocol.secagg.sealing import load_prekey, open_sealed
+from nightshift.protocol.targets import Role, ServedRelease
 from nightshift.protocol.upload import pack, unpack
 from nightshift.protocol.void_checks import verify_void_of_member
 from nightshift.v1 import device_pb2, log_pb2, plan_pb2
 from tests.fuzz.seeds import csv_file, gguf_file, manifest, prompt_file
 from tests.support.authority import NOW_UNIX_S
 from tests.support.plans import LAYOUT, ORIGIN, World
+from tests.support.release_repository import ReleaseRepository
 
 MESSAGE_CHARACTERS = 4000
 
@@ -100,7 +107,13 @@ def all_targets(directory: Path) -> dict[str, Target]:
     Args:
         directory: for the files that some decoders read.
     """
-    return {**dict(_documents()), **dict(_secure_aggregation()), **dict(_files(directory)), **dict(_words())}
+    return {
+        **dict(_documents()),
+        **dict(_secure_aggregation()),
+        **dict(_files(directory)),
+        **dict(_words()),
+        **dict(_release_metadata()),
+    }
 
 
 def _through(kind: type[M], check: Callable[[M], object]) -> Callable[[bytes], None]:
@@ -305,6 +318,45 @@ def _files(directory: Path) -> Iterator[tuple[str, Target]]:
     }
     for data_format, seed in seeds.items():
         yield f"data-{data_format.value}", Target(partial(rows, data_format=data_format), (seed,))
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """In the place of whoever fetched a file of release metadata."""
+
+    role: Role
+
+
+def _release_metadata() -> Iterator[tuple[str, Target]]:
+    """Files of release metadata as python-tuf reads them, and what this project makes of its refusals."""
+    repository = ReleaseRepository.make(NOW_UNIX_S)
+    repository.publish_root()
+    repository.serve("notes", bytes(32), 1, b"adapter")
+
+    def trusted() -> TrustedMetadataSet:
+        known = TrustedMetadataSet(repository.first_root, EnvelopeType.METADATA)
+        known.reference_time = datetime.fromtimestamp(NOW_UNIX_S, UTC)
+        return known
+
+    def root(data: bytes) -> None:
+        with refusals(Asked(Role.ROOT)):
+            trusted().update_root(data)
+
+    def timestamp(data: bytes) -> None:
+        with refusals(Asked(Role.TIMESTAMP)):
+            trusted().update_timestamp(data)
+
+    def adapters(data: bytes) -> None:
+        with refusals(Asked(Role.ADAPTERS)):
+            document = Metadata[Targets].from_bytes(data).signed
+        if isinstance(document, Targets):
+            for info in document.targets.values():
+                sha256 = info.hashes.get("sha256", "")
+                ServedRelease.parse("notes", info.custom, sha256=sha256, size_bytes=info.length)
+
+    yield "metadata-root", Target(root, (repository.files["root", 2],))
+    yield "metadata-timestamp", Target(timestamp, (repository.files["timestamp", 0],))
+    yield "metadata-adapters", Target(adapters, (repository.files["adapters", repository.adapters.version],))
 
 
 def _words() -> Iterator[tuple[str, Target]]:

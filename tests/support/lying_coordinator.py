@@ -31,7 +31,7 @@ from sqlalchemy.orm import Session
 from coordinator.aggregation.documents import document_of
 from coordinator.deployment import Deployment, opened
 from coordinator.log import LogSnapshot
-from coordinator.releases import publication
+from coordinator.releases import publication, repository
 from coordinator.rounds.prekeys import signed
 from coordinator.rounds.transitions import contributor, counted, unfinished
 from coordinator.service import server
@@ -39,6 +39,7 @@ from coordinator.service.device import DeviceServicer
 from coordinator.storage import artefacts
 from coordinator.storage.rows import LogEntryRow, PrekeyRow, ReleaseRow
 from nightshift.host.clock import now_unix_s
+from nightshift.protocol.errors import NotFoundError
 from nightshift.protocol.identity import DeviceId
 from nightshift.protocol.log import MerkleTree, checkpoint_body, parse_checkpoint_body, sign_checkpoint, task_subject
 from nightshift.protocol.plan import committee_seed, plan_hash, pool_digest, prekey_to_proto, sign_plan
@@ -50,6 +51,7 @@ from nightshift.protocol.secagg.parameters import CohortParameters
 from nightshift.protocol.secagg.sealing import seal, seal_info
 from nightshift.v1 import device_pb2, log_pb2, plan_pb2, release_pb2
 from tests.support.authority import Authority
+from tests.support.lying_metadata import AT_METADATA
 from tests.support.plans import make_device
 
 VARIABLE = "NIGHTSHIFT_LIE"
@@ -389,8 +391,29 @@ class LyingServicer(DeviceServicer):
     def CheckIn(self, request: device_pb2.CheckInRequest, context: grpc.ServicerContext) -> Reply:
         lie = AT_CHECK_IN.get(told())
         if lie is None:
-            return super().CheckIn(request, context)
+            reply: Reply = super().CheckIn(request, context)
+            if told() in AT_METADATA:
+                # Else a device that followed the newest metadata asks for none.
+                reply.release_metadata.sha256 = secrets.token_bytes(32)
+            return reply
         return lie(self._deployment, request, lambda: super(LyingServicer, self).CheckIn(request, context))
+
+    def GetReleaseMetadata(
+        self, request: device_pb2.GetReleaseMetadataRequest, context: grpc.ServicerContext
+    ) -> device_pb2.GetReleaseMetadataResponse:
+        lie = AT_METADATA.get(told())
+        if lie is None:
+            return super().GetReleaseMetadata(request, context)
+        with self._deployment.database.reading() as session:
+            try:
+                honest = repository.document(session, request.role, request.version)
+            except NotFoundError:
+                # What a lie named that is not there, or the root after the newest one.
+                honest = b""
+        document = lie(self._deployment, request.role, honest)
+        if not document:
+            return super().GetReleaseMetadata(request, context)
+        return device_pb2.GetReleaseMetadataResponse(document=document)
 
     def FetchArtefact(
         self, request: device_pb2.FetchArtefactRequest, context: grpc.ServicerContext
