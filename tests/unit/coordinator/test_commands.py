@@ -187,6 +187,8 @@ def test_rounds_and_devices_from_the_command_line_while_it_serves(
     shown = run("round", "show", f"{TASK}/1", "--json").json
     (cohort,) = shown["cohorts"]
     assert (shown["state"], cohort["state"], len(cohort["committee"]), cohort["threshold"]) == ("running", "open", 3, 3)
+    assert cohort["trained_rank"] == 2
+    assert [(task["rank"], task["ranks"]) for task in run("task", "list", "--json").json["tasks"]] == [(2, [2])]
     assert run("round", "show", f"{TASK}/1/1", "--json").json == shown
     assert run("round", "show", cohort["cohort_id"][:9], "--json").json == shown
     for absent in (f"{TASK}/2", f"{TASK}/1/2", f"{TASK}/1/1/1", f"{TASK}/x", "none", "ffffffffffff"):

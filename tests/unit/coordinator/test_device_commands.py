@@ -55,6 +55,9 @@ def test_when_a_device_was_last_seen_and_last_contributed(
     assert (fresh["last_seen"], fresh["last_contribution"], fresh["client_version"]) == (None, None, "scripted")
     for device in devices:
         device.check_in(new_prekeys=1)
+    devices[2].rank_limit = 12
+    devices[2].check_in()
+    assert [show(run, device)["rank_limit"] for device in devices] == [0, 0, 12]
     with served.database.transaction() as session:
         open_round(session, served, session.get_one(Task, TASK), now_unix_s())
     plan = devices[0].check_in().plan
