@@ -39,7 +39,7 @@ def leave(home: Home, *, wipe: bool) -> str:
 
     Args:
         home: the device's directories.
-        wipe: also erase ledger, data sources and adapters; models and settings stay.
+        wipe: also erase ledger, data sources and adapters; models and settings stay, and that something was forgotten.
 
     Returns:
         The id of the device that is no more, in hex: what its operator should revoke.
@@ -86,5 +86,7 @@ def _forget(home: Home) -> None:
 def _wipe(home: Home) -> None:
     for directory in (home.adapters, home.training, home.uploads, home.debug):
         shutil.rmtree(directory, ignore_errors=True)
-    for file in home.state.glob(f"{home.store_file.name}*"):
+    for file in home.state.glob(f"{home.store_file.name}.*"):
         file.unlink()
+    with open_store(home) as store:
+        store.database.forget_everything(now_unix_s())

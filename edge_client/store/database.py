@@ -134,6 +134,20 @@ class Database:
         with self.transaction() as connection:
             connection.executemany("INSERT OR REPLACE INTO meta (name, value) VALUES (?, ?)", values.items())
 
+    def forget_everything(self, now_unix_s: int) -> None:
+        """Erase every row, and note that a memory was lost, in one durable step.
+
+        The note is what remains: without it a device that joins again could contribute a second time to a parent, and
+        two sums of which one holds it would differ by what it gave.
+        """
+        epoch = max(now_unix_s, self.epoch + 1)
+        tables = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_stat%'"
+        with self.transaction() as connection:
+            connection.execute("PRAGMA defer_foreign_keys = ON")
+            for (name,) in connection.execute(tables).fetchall():
+                connection.execute(f'DELETE FROM "{name}"')  # noqa: S608 - a name of this file's own schema
+            self.put(epoch=epoch, lost_at=now_unix_s)
+
     @property
     def epoch(self) -> int:
         """Of this device's prekeys: the Unix second in which this file began."""

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -302,13 +304,20 @@ def test_leaving_and_joining_again_makes_a_new_key_and_keeps_what_is_the_owners(
     assert len(device.command("data", "list", "--json").json) == 1
 
 
-def test_wiping_leaves_no_trace_but_models_and_settings(world: World) -> None:
+def test_wiping_leaves_models_settings_and_that_something_was_forgotten(world: World) -> None:
     world.set_clock(0)
     device = world.join()
     (device.home / "config.toml").write_text("[policy]\nminimum_cohort = 3\n", "utf-8")
     device.command("leave", "--wipe", "--yes")
     left = {path.name for path in device.home.rglob("*") if path.is_file()}
-    assert left == {"config.toml", "lock"}
+    assert left == {"config.toml", "lock", "store.sqlite3"}
+    assert device.command("ledger", "--json").json == []
+    with closing(sqlite3.connect(device.home / "store.sqlite3")) as store:
+        names = [name for (name,) in store.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        rows = {name: store.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for name in names}
+        # Its new epoch, and when its memory ended: else it could give a second time to what it gave to before.
+        assert {name: count for name, count in rows.items() if count} == {"meta": 2}
+        assert {name for (name,) in store.execute("SELECT name FROM meta")} == {"epoch", "lost_at"}
 
 
 # A coordinator that moves

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from edge_client import ledger
 from edge_client.home import Home
 from edge_client.store import Store, open_store
 from edge_client.store.adapters import StoredAdapter
@@ -267,3 +268,20 @@ def test_a_pass_that_was_cut_off_has_no_end(store: Store) -> None:
     assert store.records.last_pass().ended_at_unix_s is None
     store.records.end_pass(number, now_unix_s=NOW + 5, exit_code=0, summary="nothing was due")
     assert store.records.last_pass().exit_code == 0
+
+
+def test_everything_is_forgotten_but_that_it_was(home: Home) -> None:
+    with open_store(home) as store:
+        ledger.checked_in(store, now_unix_s=NOW, recipient="a:1", size_bytes=24, prekeys=0)
+        store.contributions.add(contribution(task="a-very-private-task"))
+        store.adapters.see_release("a-very-private-task", 1, b"r" * 32, NOW)
+        before = store.database.epoch
+        store.database.forget_everything(NOW)
+        assert store.records.ledger() == []
+        assert store.contributions.recent(10) == []
+        assert store.database.lost_at_unix_s == NOW
+        assert store.database.epoch > before
+    # Overwritten, not only unlinked (secure_delete).
+    assert b"a-very-private-task" not in home.store_file.read_bytes()
+    with open_store(home) as store:
+        assert store.database.lost_at_unix_s == NOW
