@@ -34,7 +34,7 @@ from coordinator.log import LogSnapshot
 from coordinator.releases import publication, repository
 from coordinator.rounds.prekeys import signed
 from coordinator.rounds.transitions import contributor, counted, unfinished
-from coordinator.service import server
+from coordinator.service import listeners
 from coordinator.service.device import DeviceServicer
 from coordinator.storage import artefacts
 from coordinator.storage.rows import LogEntryRow, PrekeyRow, ReleaseRow
@@ -526,7 +526,7 @@ def main() -> None:
     """Serve, and lie when told to."""
     from coordinator.cli.main import main as coordinator
 
-    server.DeviceServicer = LyingServicer  # type: ignore[misc]  # the one place where the lie is put in
+    listeners.DeviceServicer = LyingServicer  # type: ignore[misc]  # the one place where the lie is put in
     coordinator()
 
 
