@@ -300,6 +300,24 @@ def test_a_rotated_key_is_followed_from_the_first_root_and_the_old_one_is_gone(
         assert session.scalars(select(AuditRow.subject).where(AuditRow.verb == "keys rotate")).all() == [role]
 
 
+def test_a_rotation_that_is_cut_off_after_its_commit_is_whole(
+    deployment: Deployment, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The former keys are removed last: until then they lie about and count no more."""
+    from coordinator.releases import root_ceremony
+
+    keys, root = ReleaseKeys(deployment.home.keys_directory), first_root(deployment)
+    with monkeypatch.context() as cut:
+        cut.setattr(root_ceremony, "forget_former", lambda *_: None)
+        run("keys", "rotate", "timestamp", "--yes")
+    assert len(keys.files(Role.TIMESTAMP)) == 2
+    assert refresh_metadata(deployment, now_unix_s(), everything=True)
+    client(deployment, tmp_path / "device", root)
+    run("keys", "rotate", "--yes")
+    assert len(keys.files(Role.TIMESTAMP)) == 1
+    client(deployment, tmp_path / "device", root)
+
+
 def test_a_key_that_was_rotated_away_cannot_sign_for_devices(deployment: Deployment, run: Run, tmp_path: Path) -> None:
     keys, root = ReleaseKeys(deployment.home.keys_directory), first_root(deployment)
     (former,) = keys.files(Role.TIMESTAMP)
