@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from coordinator.admin import admins
 from coordinator.configuration import Configuration
 from coordinator.deployment import open_database, open_objects, require_own
+from coordinator.doctor.release_metadata import check_release_metadata
 from coordinator.enrolment.authority import Authority
 from coordinator.home import Home, is_serving
 from coordinator.metrics import overdue_s
@@ -49,6 +50,7 @@ def check_database(home: Home, configuration: Configuration, authority: Authorit
         yield Finding.ok("database", f"schema version {schema.version}")
         yield _progress(home, database)
         yield _operators(configuration, database)
+        yield from check_release_metadata(home, database)
     except NightshiftError as error:
         yield Finding.of_error("database", error)
     except SQLAlchemyError as error:

@@ -22,6 +22,7 @@ from tuf.ngclient import FetcherInterface, Updater
 
 from coordinator.cli.main import _run
 from coordinator.deployment import Deployment
+from coordinator.doctor.checkup import check_up
 from coordinator.home import Home
 from coordinator.releases import repository
 from coordinator.releases.freshness import Freshness
@@ -31,6 +32,7 @@ from coordinator.releases.repository import latest, refresh_metadata, serve_rele
 from coordinator.storage.rows import AuditRow, ReleaseMetadataRow, ReleaseRow
 from nightshift.host.clock import now_unix_s
 from nightshift.host.console import exit_with
+from nightshift.host.findings import Finding, Grade
 from nightshift.protocol.errors import MalformedError, NotFoundError, UsageError
 from nightshift.protocol.targets import MAX_METADATA_BYTES, Role, ServedRelease, adapter_target, package_target
 from tests.support.coordinators import TASK, make_task, open_home
@@ -483,6 +485,27 @@ def test_the_keys_are_shown_with_what_ends_when(run: Run, safes: list[Path]) -> 
     expected = {"root": 730, "targets": 730, "adapters": 90, "packages": 90, "snapshot": 30, "timestamp": 4}
     assert days == pytest.approx(expected, abs=1)
     assert "taken offline before" in run("keys", "offline", str(safes[0].parent), "--yes", code=USAGE)
+
+
+def test_the_doctor_says_what_keeps_devices_from_news(
+    home: Home, run: Run, tmp_path: Path, clock: Callable[[float], None]
+) -> None:
+    def findings() -> dict[str, Finding]:
+        return {each.name: each for each in check_up(home) if each.name.startswith("release")}
+
+    assert [each.grade for each in findings().values()] == [Grade.OK, Grade.WARNING, Grade.OK]
+    run("keys", "offline", str(tmp_path), "--yes")
+    assert findings()["release root keys"].grade is Grade.OK
+    (key,) = ReleaseKeys(home.keys_directory).files(Role.ADAPTERS)
+    key.unlink()
+    lost = findings()["release keys"]
+    assert (lost.grade, lost.value) == (Grade.PROBLEM, "no key here for adapters: nothing new can be served")
+    assert lost.fix.endswith("coordinator keys rotate adapters")
+    clock(5 * DAY_S)
+    ended = findings()["release metadata"]
+    assert ended.grade is Grade.PROBLEM
+    assert ended.value.startswith("timestamp ended")
+    assert ended.fix.endswith("coordinator serve")
 
 
 def test_an_init_that_was_cut_short_makes_new_keys(deployment: Deployment, tmp_path: Path) -> None:
