@@ -146,8 +146,10 @@ def serve(context: click.Context, log_format: str) -> None:
     """Serve devices until SIGTERM, then let the calls that are under way end."""
     from coordinator import diagnostics
     from coordinator.audit import act_for_the_service
+    from coordinator.service.memory import give_memory_back
     from coordinator.service.server import EndSignal, serving
 
+    give_memory_back()
     diagnostics.configure(log_format=log_format)
     act_for_the_service()
     end = EndSignal()

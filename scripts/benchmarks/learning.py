@@ -1,6 +1,6 @@
 """Compares ways of learning together: base, alone, federated (by method), central.
 
-    scripts/bench learning [--json] [--datasets …] [--seeds 1 2 3] [--what …] [--nights 5] [--jobs 1]
+    scripts/bench learning [--json | --markdown] [--datasets …] [--seeds 1 2 3] [--what …] [--nights 5] [--jobs 1]
 
 Real training on the quantised model that the repository ships, with the device's own trainer; the plan's clipping,
 weights and stochastic encoding; sums in the clear, which is what secure aggregation opens.
@@ -44,6 +44,7 @@ from nightshift.protocol.adapters import Side, TrainedSlots
 from nightshift.protocol.adapters.layout import Method
 from scripts.learning.datasets import DATA, NAMES, load
 from scripts.learning.federation import Recipe, federate, local, start
+from scripts.learning.report import markdown
 from scripts.learning.scoring import Score, Scorer
 
 MODEL = DATA / "stories260K" / "stories260K-f32.gguf"
@@ -224,6 +225,9 @@ def main() -> None:
     """Parse the command line, do what is not done, print."""
     parser = argparse.ArgumentParser(prog="scripts/bench learning", description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--json", action="store_true", help="print one JSON list of rows")
+    parser.add_argument(
+        "--markdown", action="store_true", help="train nothing; print tables of what is there"
+    )
     parser.add_argument("--datasets", nargs="+", choices=NAMES, default=list(NAMES))
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
     parser.add_argument("--nights", type=int, default=5)
@@ -238,6 +242,9 @@ def main() -> None:
     kinds = chosen.what or [*BASELINES, *recipes(scale, 1)]
     units = [Unit(name, seed, what, scale) for name in chosen.datasets for seed in chosen.seeds for what in kinds]
     state = State(chosen.state)
+    if chosen.markdown:
+        print(markdown(with_targets([state.rows[unit.key] for unit in units if unit.key in state.rows])))
+        return
     todo = [unit for unit in units if unit.key not in state.rows]
     print(f"{len(units)} units, {len(units) - len(todo)} done before ({chosen.state})", file=sys.stderr)
     with tempfile.TemporaryDirectory(prefix="nightshift-learning-") as directory:
