@@ -1,6 +1,6 @@
 """How python-tuf gets metadata files: by calls to the coordinator, over the channel of the pass.
 
-Importing this module imports `tuf` (50 ms of processor time on a fast machine); a pass with nothing to update does not.
+Importing this module imports `tuf` (docs/adr/0012 has what that costs); a pass with nothing to update does not.
 """
 
 from __future__ import annotations
