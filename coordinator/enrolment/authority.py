@@ -40,7 +40,7 @@ from coordinator.enrolment.key_files import (
 from nightshift.host.files import write_atomic
 from nightshift.protocol import identity
 from nightshift.protocol.chains import not_after_unix_s
-from nightshift.protocol.errors import MalformedError
+from nightshift.protocol.errors import MalformedError, UsageError
 
 DEVICE_LIFETIME = timedelta(days=30)
 SERVER_LIFETIME = timedelta(days=397)
@@ -143,6 +143,23 @@ class Authority:
     def intermediate_days_left(self, now_unix_s: int) -> int:
         """Days until the intermediate ends, and every certificate below it."""
         return (not_after_unix_s(self._issuer.certificate) - now_unix_s) // 86_400
+
+    def require_valid(self, now_unix_s: int) -> None:
+        """Refuse to serve under a certificate that has ended: every device would turn away, and not say why.
+
+        Raises:
+            UsageError: the intermediate or the root has ended.
+        """
+        if now_unix_s >= not_after_unix_s(self.root):
+            raise UsageError(
+                "the root certificate has ended, and every device's trust with it; if this machine's clock is right, "
+                "make a new coordinator (coordinator init) and let the devices join it"
+            )
+        if now_unix_s >= not_after_unix_s(self._issuer.certificate):
+            raise UsageError(
+                "the intermediate certificate has ended, and every certificate below it; if this machine's "
+                "clock is right, run: coordinator ca renew-intermediate (or ca request, if the root's key is elsewhere)"
+            )
 
     @property
     def signing_public_key(self) -> ec.EllipticCurvePublicKey:

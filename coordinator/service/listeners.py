@@ -8,8 +8,7 @@ may call how often, and for operators whether they still may.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -24,6 +23,7 @@ from coordinator.service.interceptors import Around, Gate, certificate_of, netwo
 from coordinator.service.join import JoinServicer
 from coordinator.service.limits import CallsUnderWay, TokenBuckets
 from coordinator.service.measuring import Measured
+from coordinator.service.shedding import CallThreads, Shedding
 from coordinator.service.tls import CurrentCertificate
 from nightshift.host.rpc import JOIN_SERVER_OPTIONS, SERVER_OPTIONS
 from nightshift.protocol.errors import UsageError
@@ -33,7 +33,8 @@ DEVICE_SERVICE = "nightshift.v1.DeviceService"
 JOIN_THREADS = 4
 ADMIN_THREADS = 8
 ADMIN_CALLS_PER_MINUTE = 600
-_QUEUED_PER_THREAD = 4
+_AT_ONCE_PER_THREAD = 32
+"""Calls at once, those included that are just being turned away (`coordinator.service.shedding`): more get no word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +44,13 @@ class Listener:
     Attributes:
         server: gRPC's.
         threads: that run its calls.
+        shedding: turns away what would wait too long.
         health: says whether it serves; None where strangers call.
     """
 
     server: grpc.Server
-    threads: ThreadPoolExecutor
+    threads: CallThreads
+    shedding: Shedding
     health: health.HealthServicer | None = None
 
     def start(self) -> None:
@@ -58,6 +61,11 @@ class Listener:
         """Say that this one is about to end, to whoever watches its health."""
         if self.health is not None:
             self.health.enter_graceful_shutdown()
+
+    def close(self) -> None:
+        """Wait for the threads of a stopped server: a call that was cut still has to make durable what came of it."""
+        self.threads.shutdown(wait=True)
+        self.shedding.close()
 
 
 def device_listener(deployment: Deployment, metrics: CallMetrics) -> Listener:
@@ -74,11 +82,11 @@ def device_listener(deployment: Deployment, metrics: CallMetrics) -> Listener:
         under_way=CallsUnderWay(limits.calls_at_once),
         download_s=limits.download_stream_s,
     )
-    server, threads = _server(listen.threads, [Measured(metrics, "device"), gate], SERVER_OPTIONS)
-    device_pb2_grpc.add_DeviceServiceServicer_to_server(DeviceServicer(deployment, metrics), server)  # type: ignore[no-untyped-call]  # generated
+    made = _made("device", listen.threads, metrics, [gate], SERVER_OPTIONS)
+    device_pb2_grpc.add_DeviceServiceServicer_to_server(DeviceServicer(deployment, metrics), made.server)  # type: ignore[no-untyped-call]  # generated
     tls = CurrentCertificate(deployment, clients_pem=deployment.authority.root_pem)
-    _bind(server, listen.host, listen.port, tls, "port")
-    return Listener(server, threads, _health(server, DEVICE_SERVICE))
+    _bind(made.server, listen.host, listen.port, tls, "port")
+    return replace(made, health=_health(made.server, DEVICE_SERVICE))
 
 
 def join_listener(deployment: Deployment, metrics: CallMetrics) -> Listener:
@@ -95,10 +103,10 @@ def join_listener(deployment: Deployment, metrics: CallMetrics) -> Listener:
         under_way=CallsUnderWay(JOIN_THREADS),
         download_s=limits.download_stream_s,
     )
-    server, threads = _server(JOIN_THREADS, [Measured(metrics, "join"), gate], JOIN_SERVER_OPTIONS)
-    join_pb2_grpc.add_JoinServiceServicer_to_server(JoinServicer(deployment), server)  # type: ignore[no-untyped-call]  # generated
-    _bind(server, listen.host, listen.join_port, CurrentCertificate(deployment, clients_pem=None), "join_port")
-    return Listener(server, threads)
+    made = _made("join", JOIN_THREADS, metrics, [gate], JOIN_SERVER_OPTIONS)
+    join_pb2_grpc.add_JoinServiceServicer_to_server(JoinServicer(deployment), made.server)  # type: ignore[no-untyped-call]  # generated
+    _bind(made.server, listen.host, listen.join_port, CurrentCertificate(deployment, clients_pem=None), "join_port")
+    return made
 
 
 def admin_listener(deployment: Deployment, metrics: CallMetrics, long_answers: admin.LongAnswers) -> Listener:
@@ -115,23 +123,26 @@ def admin_listener(deployment: Deployment, metrics: CallMetrics, long_answers: a
         under_way=CallsUnderWay(ADMIN_THREADS // 2),
         download_s=deployment.configuration.limits.download_stream_s,
     )
-    around = [Measured(metrics, "admin"), gate, admin.Authorised(deployment)]
-    server, threads = _server(ADMIN_THREADS, around, SERVER_OPTIONS)
-    admin.add_to_server(server, deployment, long_answers)
+    made = _made("admin", ADMIN_THREADS, metrics, [gate, admin.Authorised(deployment)], SERVER_OPTIONS)
+    admin.add_to_server(made.server, deployment, long_answers)
     authority = AdminAuthority.load(deployment.home.keys_directory)
     tls = CurrentCertificate(deployment, clients_pem=authority.certificate_pem)
-    _bind(server, listen.admin_host, listen.admin_port, tls, "admin_port")
-    return Listener(server, threads, _health(server, admin.SERVICE.full_name))
+    _bind(made.server, listen.admin_host, listen.admin_port, tls, "admin_port")
+    return replace(made, health=_health(made.server, admin.SERVICE.full_name))
 
 
-def _server(
-    threads: int, interceptors: Sequence[Around], options: list[tuple[str, int]]
-) -> tuple[grpc.Server, ThreadPoolExecutor]:
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="call")
+def _made(
+    name: str, count: int, metrics: CallMetrics, around: Sequence[Around], options: list[tuple[str, int]]
+) -> Listener:
+    threads = CallThreads(count)
+    shedding = Shedding(threads, metrics=metrics, listener=name)
     server = grpc.server(
-        pool, interceptors=list(interceptors), options=options, maximum_concurrent_rpcs=threads * _QUEUED_PER_THREAD
+        threads,
+        interceptors=[shedding, Measured(metrics, name), *around],
+        options=options,
+        maximum_concurrent_rpcs=count * _AT_ONCE_PER_THREAD,
     )
-    return server, pool
+    return Listener(server, threads, shedding)
 
 
 def _health(server: grpc.Server, service: str) -> health.HealthServicer:

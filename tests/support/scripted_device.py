@@ -135,6 +135,10 @@ class ScriptedDevice:
 
     @property
     def stub(self) -> device_pb2_grpc.DeviceServiceStub:
+        return device_pb2_grpc.DeviceServiceStub(self.channel)
+
+    @property
+    def channel(self) -> grpc.Channel:
         if self._channel is None:
             root = x509.load_der_x509_certificate(self.token.root_der).public_bytes(serialization.Encoding.PEM)
             key = self.key.private_bytes(
@@ -143,7 +147,7 @@ class ScriptedDevice:
             own = load_chain(self.certificate).pem
             credentials = grpc.ssl_channel_credentials(root, key, own)
             self._channel = grpc.secure_channel(self.token.device_address, credentials, CHANNEL_OPTIONS)
-        return device_pb2_grpc.DeviceServiceStub(self._channel)
+        return self._channel
 
     def close(self) -> None:
         if self._channel is not None:
