@@ -1,4 +1,4 @@
-"""Counts and times every call, those that were turned away included."""
+"""Counts and times every call that a thread takes, those that a limit turned away included."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from coordinator.service.interceptors import Around
 
 @dataclass(frozen=True)
 class Measured(Around):
-    """The outermost layer of a listener.
+    """The outermost layer around a call.
 
     Attributes:
         metrics: take what is measured.

@@ -25,9 +25,10 @@ def serving(deployment: Deployment) -> Iterator[None]:
 
     Raises:
         BusyError: another process serves this directory.
-        UsageError: a port is taken.
+        UsageError: a port is taken, or the authority's certificate has ended.
     """
     configuration = deployment.configuration
+    deployment.authority.require_valid(now_unix_s())
     metrics, long_answers = CallMetrics(), LongAnswers()
     with exclusive_lock(deployment.home.lock_file), offered(deployment, metrics, configuration.metrics):
         with deployment.database.transaction() as session:
@@ -60,8 +61,7 @@ def _drain(listeners: list[Listener], long_answers: LongAnswers, limit_s: float)
     for event in stopped:
         event.wait()
     for listener in listeners:
-        # A call that was cut still has to make durable what came of it.
-        listener.threads.shutdown(wait=True)
+        listener.close()
 
 
 class EndSignal:
