@@ -40,6 +40,11 @@ _DUTIES = (
     .where(CommitteeSeat.device_id == bindparam("device_id"), Cohort.state == CohortState.FROZEN, silent())
     .order_by(Cohort.answer_deadline_unix_s)
 )
+_SEATS_TO_COME = (
+    select(CommitteeSeat.cohort_id)
+    .join(Cohort, Cohort.cohort_id == CommitteeSeat.cohort_id)
+    .where(CommitteeSeat.device_id == bindparam("device_id"), Cohort.state == CohortState.OPEN)
+)
 _VOIDS = (
     select(Cohort.cohort_id, Cohort.void_position)
     .join(Contribution, Contribution.cohort_id == Cohort.cohort_id)
@@ -162,21 +167,27 @@ def void_for_member(
     )
 
 
-def next_check_in(session: Session, *, has_duty: bool, plan: Cohort | None, now_unix_s: int) -> device_pb2.NextCheckIn:
+def next_check_in(
+    session: Session, device: Device, *, has_duty: bool, plan: Cohort | None, now_unix_s: int
+) -> device_pb2.NextCheckIn:
     """When this device is worth hearing from again.
 
     A device with work in hand comes when it is done. Others come after the
-    next deadline that could bring them something, spread over a window.
+    next deadline that could bring them something, spread over a window. A member of a
+    cohort that still takes uploads comes soon after these end: members are few, the sum
+    waits for them, and their owners' hours may be over in the morning.
     """
     if has_duty or plan is not None:
         return device_pb2.NextCheckIn(not_before_s=0, window_s=IDLE_WINDOW_S)
     waits = []
+    seats = set(session.scalars(_SEATS_TO_COME, {"device_id": device.device_id}))
     for cohort in unfinished(session):
         if cohort.state is CohortState.OPEN:
             end, rest = cohort.upload_deadline_unix_s, cohort.answer_deadline_unix_s - cohort.upload_deadline_unix_s
         else:
             end, rest = now_unix_s, cohort.answer_deadline_unix_s - now_unix_s
-        waits.append((max(0, end + 1 - now_unix_s), max(1, rest // 2)))
+        window_s = min(rest // 2, IDLE_WINDOW_S) if cohort.cohort_id in seats else rest // 2
+        waits.append((max(0, end + 1 - now_unix_s), max(1, window_s)))
     if not waits:
         return device_pb2.NextCheckIn(not_before_s=IDLE_S, window_s=IDLE_WINDOW_S)
     not_before_s, window_s = min(waits)

@@ -112,7 +112,7 @@ class DeviceServicer(device_pb2_grpc.DeviceServiceServicer):
                 decisions=[decisions.offer(session, snapshot, row) for row in known.decisions],
                 revocation=revocation_list(session, deployment.authority),
                 next_check_in=offers.next_check_in(
-                    session, has_duty=bool(duties or to_erase), plan=cohort, now_unix_s=now
+                    session, device, has_duty=bool(duties or to_erase), plan=cohort, now_unix_s=now
                 ),
                 prekeys_held=prekeys.unspent(session, device, now),
                 addresses=announcement(session, deployment.authority),

@@ -244,6 +244,18 @@ def test_the_pace_follows_the_deadlines(served: Deployment, join: Join, package:
     assert waiting.window_s == 300
 
 
+def test_members_come_soon_after_the_uploads_end_and_others_in_their_own_time(
+    served: Deployment, join: Join, package: Path
+) -> None:
+    make_task(served, package, rounds={"open": "operator", "upload_window_s": 600, "answer_window_s": 86_400})
+    member = pool_of(served, join, 3)[0]
+    open_now(served)
+    later = join()
+    later.check_in()
+    assert member.check_in(no_plan=True).reply.next_check_in.window_s == 1800
+    assert later.check_in(no_plan=True).reply.next_check_in.window_s == 4 * 3600
+
+
 def test_a_log_that_the_coordinator_never_had_gets_no_proof(join: Join) -> None:
     device = join()
     device.check_in()
