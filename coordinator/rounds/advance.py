@@ -28,9 +28,9 @@ from coordinator.rounds.plans import open_round
 from coordinator.rounds.rounds import running
 from coordinator.rounds.seats import words
 from coordinator.rounds.standing import judge
-from coordinator.rounds.states import FINAL, Event, next_state
+from coordinator.rounds.states import FINAL, Event
 from coordinator.rounds.task_settings import TaskSettings
-from coordinator.rounds.transitions import freeze, unfinished, void
+from coordinator.rounds.transitions import extend, freeze, unfinished, void
 from coordinator.storage.rows import Cohort, CohortState, Task, TaskState
 from nightshift.host.clock import now_unix_s
 from nightshift.host.failpoints import failpoint
@@ -114,8 +114,7 @@ def _step(deployment: Deployment, cohort_id: bytes, now: int) -> None:
             freeze(session, deployment, cohort, now)
             turns.froze(session, cohort, now)
         elif event is Event.EXTEND:
-            cohort.state = next_state(cohort.state, event)
-            cohort.upload_deadline_unix_s = cohort.latest_upload_deadline_unix_s
+            extend(session, deployment, cohort, now)
         else:
             void(session, deployment, cohort, event, reason=_reason(session, cohort, event), now_unix_s=now)
             if event is Event.STARVE:

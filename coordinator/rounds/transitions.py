@@ -1,4 +1,4 @@
-"""The steps of a cohort that are log entries: freezing its set, and ending it without a sum.
+"""The steps of a cohort that are log entries: more time for uploads, freezing its set, ending it without a sum.
 
 Each is called inside one transaction that the caller commits before anybody is told.
 """
@@ -37,6 +37,24 @@ def freeze(session: Session, deployment: Deployment, cohort: Cohort, now_unix_s:
         digest=cohort.set_hash,
     )
     _discard_unfinished(session, cohort)
+
+
+def extend(session: Session, deployment: Deployment, cohort: Cohort, now_unix_s: int) -> None:
+    """Take uploads until the latest deadline that the plan allows, and log it.
+
+    Raises:
+        StateConflictError: the cohort is not open.
+    """
+    cohort.state = next_state(cohort.state, Event.EXTEND)
+    cohort.upload_deadline_unix_s = cohort.latest_upload_deadline_unix_s
+    deployment.log.append(
+        session,
+        log_pb2.LOG_ENTRY_KIND_EXTENSION,
+        time_unix_s=now_unix_s,
+        subject=cohort.cohort_id,
+        digest=cohort.plan_hash,
+        note=f"{cohort.counted} uploads are counted, n_min is {cohort.n_min}",
+    )
 
 
 def void(

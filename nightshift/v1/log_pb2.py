@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17nightshift/v1/log.proto\x12\rnightshift.v1\"y\n\x08LogEntry\x12)\n\x04kind\x18\x01 \x01(\x0e\x32\x1b.nightshift.v1.LogEntryKind\x12\x13\n\x0btime_unix_s\x18\x02 \x01(\x03\x12\x0f\n\x07subject\x18\x03 \x01(\x0c\x12\x0e\n\x06\x64igest\x18\x04 \x01(\x0c\x12\x0c\n\x04note\x18\x05 \x01(\t\"-\n\nCheckpoint\x12\x0c\n\x04\x62ody\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\"6\n\x08LogProof\x12\r\n\x05\x65ntry\x18\x01 \x01(\x0c\x12\r\n\x05index\x18\x02 \x01(\x04\x12\x0c\n\x04path\x18\x03 \x03(\x0c*\x87\x02\n\x0cLogEntryKind\x12\x1e\n\x1aLOG_ENTRY_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13LOG_ENTRY_KIND_POOL\x10\x01\x12\x17\n\x13LOG_ENTRY_KIND_PLAN\x10\x02\x12\x16\n\x12LOG_ENTRY_KIND_SET\x10\x03\x12\x17\n\x13LOG_ENTRY_KIND_VOID\x10\x04\x12\x1a\n\x16LOG_ENTRY_KIND_RELEASE\x10\x05\x12\x1c\n\x18LOG_ENTRY_KIND_ENROLMENT\x10\x06\x12\x1d\n\x19LOG_ENTRY_KIND_REVOCATION\x10\x07\x12\x1b\n\x17LOG_ENTRY_KIND_DECISION\x10\x08\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17nightshift/v1/log.proto\x12\rnightshift.v1\"y\n\x08LogEntry\x12)\n\x04kind\x18\x01 \x01(\x0e\x32\x1b.nightshift.v1.LogEntryKind\x12\x13\n\x0btime_unix_s\x18\x02 \x01(\x03\x12\x0f\n\x07subject\x18\x03 \x01(\x0c\x12\x0e\n\x06\x64igest\x18\x04 \x01(\x0c\x12\x0c\n\x04note\x18\x05 \x01(\t\"-\n\nCheckpoint\x12\x0c\n\x04\x62ody\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\"6\n\x08LogProof\x12\r\n\x05\x65ntry\x18\x01 \x01(\x0c\x12\r\n\x05index\x18\x02 \x01(\x04\x12\x0c\n\x04path\x18\x03 \x03(\x0c*\xa5\x02\n\x0cLogEntryKind\x12\x1e\n\x1aLOG_ENTRY_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13LOG_ENTRY_KIND_POOL\x10\x01\x12\x17\n\x13LOG_ENTRY_KIND_PLAN\x10\x02\x12\x16\n\x12LOG_ENTRY_KIND_SET\x10\x03\x12\x17\n\x13LOG_ENTRY_KIND_VOID\x10\x04\x12\x1a\n\x16LOG_ENTRY_KIND_RELEASE\x10\x05\x12\x1c\n\x18LOG_ENTRY_KIND_ENROLMENT\x10\x06\x12\x1d\n\x19LOG_ENTRY_KIND_REVOCATION\x10\x07\x12\x1b\n\x17LOG_ENTRY_KIND_DECISION\x10\x08\x12\x1c\n\x18LOG_ENTRY_KIND_EXTENSION\x10\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,7 +32,7 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'nightshift.v1.log_pb2', _gl
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_LOGENTRYKIND']._serialized_start=269
-  _globals['_LOGENTRYKIND']._serialized_end=532
+  _globals['_LOGENTRYKIND']._serialized_end=562
   _globals['_LOGENTRY']._serialized_start=42
   _globals['_LOGENTRY']._serialized_end=163
   _globals['_CHECKPOINT']._serialized_start=165

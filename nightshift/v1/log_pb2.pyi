@@ -18,6 +18,7 @@ class LogEntryKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     LOG_ENTRY_KIND_ENROLMENT: _ClassVar[LogEntryKind]
     LOG_ENTRY_KIND_REVOCATION: _ClassVar[LogEntryKind]
     LOG_ENTRY_KIND_DECISION: _ClassVar[LogEntryKind]
+    LOG_ENTRY_KIND_EXTENSION: _ClassVar[LogEntryKind]
 LOG_ENTRY_KIND_UNSPECIFIED: LogEntryKind
 LOG_ENTRY_KIND_POOL: LogEntryKind
 LOG_ENTRY_KIND_PLAN: LogEntryKind
@@ -27,6 +28,7 @@ LOG_ENTRY_KIND_RELEASE: LogEntryKind
 LOG_ENTRY_KIND_ENROLMENT: LogEntryKind
 LOG_ENTRY_KIND_REVOCATION: LogEntryKind
 LOG_ENTRY_KIND_DECISION: LogEntryKind
+LOG_ENTRY_KIND_EXTENSION: LogEntryKind
 
 class LogEntry(_message.Message):
     __slots__ = ("kind", "time_unix_s", "subject", "digest", "note")

@@ -21,7 +21,7 @@ from coordinator.deployment import Deployment
 from coordinator.rounds.advance import advance
 from coordinator.rounds.plans import open_round
 from coordinator.service.server import serving
-from coordinator.storage.rows import Cohort, CohortState, Contribution, Task, UploadPart
+from coordinator.storage.rows import Cohort, CohortState, Contribution, LogEntryRow, Task, UploadPart
 from nightshift.host.clock import now_unix_s
 from nightshift.protocol.errors import (
     HashMismatchError,
@@ -32,7 +32,7 @@ from nightshift.protocol.errors import (
     StateConflictError,
 )
 from nightshift.protocol.plan_checks import VerifiedPlan
-from nightshift.v1 import device_pb2
+from nightshift.v1 import device_pb2, log_pb2
 from tests.support.coordinators import TASK, make_task, make_token
 from tests.support.scripted_device import Prepared, ScriptedDevice
 
@@ -173,9 +173,18 @@ def test_the_deadline_is_extended_when_the_plan_allows_it(
     clock(700)
     for device in devices[1:]:
         device.upload(prepare(device))
+    assert extensions(served) == [(only_cohort(served).cohort_id, "1 uploads are counted, n_min is 3")]
     clock(1300)
     advance(served)
     assert only_cohort(served).state is CohortState.FROZEN
+    assert len(extensions(served)) == 1
+
+
+def extensions(served: Deployment) -> list[tuple[bytes, str]]:
+    """(cohort, note) of the log's entries that give a cohort more time."""
+    with served.database.reading() as session:
+        entries = [log_pb2.LogEntry.FromString(row) for row in session.scalars(select(LogEntryRow.entry))]
+    return [(entry.subject, entry.note) for entry in entries if entry.kind == log_pb2.LOG_ENTRY_KIND_EXTENSION]
 
 
 def test_too_few_uploads_void_the_cohort_and_say_so(
