@@ -55,7 +55,7 @@ class AdapterSettings(_Section):
     rank: int = Field(default=8, ge=1, le=256)
     ranks: tuple[int, ...] = Field(default=(), description="rank slots that cohorts train; empty: rank and its halves")
     alpha: Positive = 16.0
-    method: Method = Method.ALTERNATE
+    method: Method = Method.FFA
     targets: tuple[str, ...] = PROJECTIONS
     seed: str = Field(default="", pattern=r"^([0-9a-f]{64})?$", description="32 bytes in hex; empty: random")
 

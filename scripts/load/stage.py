@@ -17,10 +17,10 @@ SHAPE = dataclasses.replace(SMALL, layers=8, hidden=512, ffn=1024, heads=8, kv_h
 """Of the model that nobody trains: one rank of its adapter is 65,536 values."""
 ALIAS, TASK = "load", "load"
 UNLIMITED = {
-    "COORDINATOR_LIMITS_CALLS_PER_MINUTE": "1000000",
-    "COORDINATOR_LIMITS_CALLS_BURST": "1000000",
-    "COORDINATOR_LIMITS_JOINS_PER_MINUTE": "1000000",
-    "COORDINATOR_LIMITS_JOINS_BURST": "1000000",
+    "NIGHTSHIFT_COORDINATOR_LIMITS_CALLS_PER_MINUTE": "1000000",
+    "NIGHTSHIFT_COORDINATOR_LIMITS_CALLS_BURST": "1000000",
+    "NIGHTSHIFT_COORDINATOR_LIMITS_JOINS_PER_MINUTE": "1000000",
+    "NIGHTSHIFT_COORDINATOR_LIMITS_JOINS_BURST": "1000000",
 }
 """One address plays all devices, and each of them comes far more often than it would at night."""
 
