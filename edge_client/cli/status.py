@@ -60,6 +60,8 @@ def status(call: Call) -> None:
         *(str(reading) for reading in readings),
         f"last pass: {facts['last_pass'] or 'none'}",
         f"adapters in use: {', '.join(facts['adapters_in_use']) or 'none'}",
+        *(f"chosen by the owner: {pinned}" for pinned in facts["adapters_pinned"]),
+        *(f"kept back: {kept}" for kept in facts["adapters_kept_back"]),
         f"contributions: {facts['contributions']}, answers as committee member: {facts['answers']}",
         *(f"void: {void['sentence']}" for void in facts["void_contributions"]),
         *(["DEBUG: what is encrypted is also kept in the clear"] if configuration.debug.keep_encoded_vector else []),
@@ -74,14 +76,25 @@ def _facts(store: Store) -> dict[str, Any]:
     last = store.records.last_pass()
     next_check_in = store.database.number("next_check_in")
     lost_at = store.database.lost_at_unix_s
-    in_use = [store.adapters.in_use(task) for task in store.adapters.tasks()]
+    found = {task: store.adapters.in_use(task) for task in store.adapters.tasks()}
+    in_use = {task: pair for task, pair in found.items() if pair is not None}
     return {
         "last_pass": None
         if last is None
         else f"{readable_time(last.started_at_unix_s)}, "
         + ("cut off" if last.ended_at_unix_s is None else f"exit {last.exit_code}: {last.summary}"),
         "next_check_in": None if next_check_in is None else readable_time(next_check_in),
-        "adapters_in_use": [pair.current for pair in in_use if pair is not None and pair.current is not None],
+        "adapters_in_use": [pair.current for pair in in_use.values() if pair.current is not None],
+        "adapters_pinned": [
+            f"{task}: {pair.current or 'the bare base model'}; edge-client adapter follow {task} takes it back"
+            for task, pair in in_use.items()
+            if pair.pinned
+        ],
+        "adapters_kept_back": [
+            f"{task}: the served release is worse on this device's own text; {pair.current} stays in use"
+            for task, pair in in_use.items()
+            if store.served.keeps_another(task) and not pair.pinned
+        ],
         "data_sources": len(store.records.sources()),
         "contributions": len(store.contributions.recent(1_000_000)),
         "unfinished_uploads": len(store.contributions.unfinished()),

@@ -16,11 +16,13 @@ from sqlalchemy import select
 from coordinator.cli.main import _run
 from coordinator.deployment import Deployment
 from coordinator.home import Home
+from coordinator.releases.publication import newest_release, publish_again
 from coordinator.rounds.plans import open_round
 from coordinator.storage.rows import AuditRow, LogEntryRow, Task
 from nightshift.host.clock import now_unix_s
 from nightshift.host.console import exit_with
 from nightshift.host.tokens import JoinToken
+from nightshift.protocol.errors import StateConflictError
 from tests.support.coordinators import TASK, ServeProcess, free_port, make_home, make_task, open_home
 from tests.support.scripted_device import ScriptedDevice
 
@@ -254,3 +256,32 @@ def test_a_port_in_use_is_named(tmp_path: Path, which: str) -> None:
     assert f"port {port} on 127.0.0.1 cannot be used" in serve.errors
     assert f"change {which} in coordinator.toml" in serve.errors
     assert free_port() > 0
+
+
+def test_an_operator_decides_what_is_served(run: Run, home: Home, deployment: Deployment, package: Path) -> None:
+    task = make_task(deployment, package)
+    with deployment.database.transaction() as session:
+        first = newest_release(session, task.name)
+        publish_again(session, deployment, first, parent=first, now_unix_s=now_unix_s())
+    shown = run("release", "list")
+    assert [line.split()[-1] for line in shown.out.splitlines()[1:]] == ["served", "restored"]
+    assert "--reason" in run("release", "promote", f"{task.name}/1", "--yes").err
+
+    made = run("release", "promote", f"{task.name}/1", "--reason", "to see it", "--yes", "--json")
+    assert (made.code, made.json["kind"], made.json["served"]) == (OK, "promoted by operator", 1)
+    again = run("release", "promote", f"{task.name}/1", "--reason", "to see it", "--yes")
+    assert again.code == StateConflictError.exit_code
+    assert "is served already" in again.err
+    back = run("release", "rollback", f"{task.name}/0", "--reason", "seen enough", "--yes")
+    assert back.code == OK
+    assert f"release {task.name}/0 is served from now on" in back.out
+
+    listed = run("release", "decisions", task.name, "--json").json["decisions"]
+    assert [(row["number"], row["kind"], row["served"]) for row in listed] == [
+        (1, "first", 0),
+        (2, "promoted by operator", 1),
+        (3, "rolled back", 0),
+    ]
+    assert [row["reason"] for row in listed[1:]] == ["to see it", "seen enough"]
+    assert audited(home)[-2:] == ["release promote", "release rollback"]
+    assert run("release", "show", f"{task.name}/0", "--json").json["served"] is True
