@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from sqlalchemy import func, select
@@ -19,9 +19,11 @@ from sqlalchemy.orm import Session
 from coordinator.storage.rows import LogEntryRow
 from nightshift.protocol.errors import LogInconsistentError
 from nightshift.protocol.log import MerkleTree, checkpoint_body, leaf_hash, make_entry, sign_checkpoint
+from nightshift.protocol.merkle import RunningTree
 from nightshift.v1 import log_pb2
 
 _PENDING = "nightshift_log_pending"
+ROWS_AT_ONCE = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +127,23 @@ def entries(session: Session, first: int, end: int) -> list[bytes]:
     return list(session.scalars(rows.order_by(LogEntryRow.position)))
 
 
+def checked_entries(session: Session) -> Iterator[bytes]:
+    """Every entry in its order, hashed again.
+
+    Raises:
+        LogInconsistentError: an entry is missing or was altered.
+    """
+    rows = select(LogEntryRow).order_by(LogEntryRow.position).execution_options(yield_per=ROWS_AT_ONCE)
+    for position, row in enumerate(session.scalars(rows)):
+        if row.position != position or leaf_hash(row.entry) != row.leaf_hash:
+            raise LogInconsistentError(
+                f"log entry {position} is missing or altered; restore the database from a backup"
+            )
+        yield row.entry
+
+
 def verify_rows(session: Session) -> tuple[int, bytes]:
-    """Hash every entry again.
+    """Hash every entry again; `coordinator.log_audit` also compares them with what they are about.
 
     Returns:
         The log's size and its 32-byte root.
@@ -134,11 +151,7 @@ def verify_rows(session: Session) -> tuple[int, bytes]:
     Raises:
         LogInconsistentError: an entry is missing or was altered.
     """
-    tree = MerkleTree()
-    for row in session.scalars(select(LogEntryRow).order_by(LogEntryRow.position)):
-        if row.position != tree.size or leaf_hash(row.entry) != row.leaf_hash:
-            raise LogInconsistentError(
-                f"log entry {tree.size} is missing or altered; restore the database from a backup"
-            )
-        tree.append_hash(row.leaf_hash)
+    tree = RunningTree()
+    for entry in checked_entries(session):
+        tree.append(entry)
     return tree.size, tree.root()

@@ -22,6 +22,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from coordinator.deployment import Deployment
+from coordinator.log import ROWS_AT_ONCE, checked_entries
 from coordinator.rounds.transitions import contributor, counted
 from coordinator.storage.rows import (
     Cohort,
@@ -29,21 +30,19 @@ from coordinator.storage.rows import (
     Contribution,
     DecisionRow,
     Device,
-    LogEntryRow,
     ReleaseRow,
     Revocation,
 )
 from nightshift.protocol.decision import decision_id
 from nightshift.protocol.errors import LogInconsistentError, NightshiftError, SignatureInvalidError
 from nightshift.protocol.identity import verify
-from nightshift.protocol.log import LogHead, LogView, leaf_hash, task_subject
+from nightshift.protocol.log import LogHead, LogView, task_subject
 from nightshift.protocol.log_heads import OtherHead, require_same
 from nightshift.protocol.log_reading import LogReading
 from nightshift.protocol.plan import PlanDocument, plan_hash, plan_signature_message, pool_digest
 from nightshift.protocol.release import release_id
 from nightshift.protocol.secagg.contributors import set_hash
 
-AT_ONCE = 1000
 MOST_TOLD = 20
 
 
@@ -79,12 +78,8 @@ def audit(session: Session, deployment: Deployment, others: Sequence[OtherHead] 
     reading = LogReading()
     roots = {0: reading.tree.root()}
     wanted = {other.size for other in others} | set(session.scalars(select(Cohort.plan_position)))
-    for position, row in enumerate(_rows(session)):
-        if row.position != position or leaf_hash(row.entry) != row.leaf_hash:
-            raise LogInconsistentError(
-                f"log entry {position} is missing or altered; restore the database from a backup"
-            )
-        reading.append(row.entry)
+    for entry in checked_entries(session):
+        reading.append(entry)
         if reading.tree.size in wanted:
             roots[reading.tree.size] = reading.tree.root()
     head = LogHead(reading.tree.size, reading.tree.root())
@@ -107,10 +102,6 @@ def audit(session: Session, deployment: Deployment, others: Sequence[OtherHead] 
         )
     sizes = tuple(other.size for other in others)
     return LogAudit(head, dict(sorted(reading.kinds.items())), comparison.objects, sizes)
-
-
-def _rows(session: Session) -> Iterator[LogEntryRow]:
-    yield from session.scalars(select(LogEntryRow).order_by(LogEntryRow.position).execution_options(yield_per=AT_ONCE))
 
 
 class _Comparison:
@@ -180,7 +171,7 @@ class _Comparison:
             self.objects += 1
 
     def _releases(self) -> Iterator[str]:
-        rows = self._session.scalars(select(ReleaseRow).execution_options(yield_per=AT_ONCE))
+        rows = self._session.scalars(select(ReleaseRow).execution_options(yield_per=ROWS_AT_ONCE))
         known = {}
         for row in rows:
             key = (task_subject(row.task), release_id(row.document))
@@ -193,7 +184,7 @@ class _Comparison:
 
     def _decisions(self) -> Iterator[str]:
         known = {}
-        for row in self._session.scalars(select(DecisionRow).execution_options(yield_per=AT_ONCE)):
+        for row in self._session.scalars(select(DecisionRow).execution_options(yield_per=ROWS_AT_ONCE)):
             key = (task_subject(row.task), decision_id(row.document))
             known[key] = row.log_position
             if row.decision_id != key[1] or self._reading.decisions.get(key) != row.log_position:
@@ -204,7 +195,7 @@ class _Comparison:
 
     def _certificates(self) -> Iterator[str]:
         known = set()
-        for device in self._session.scalars(select(Device).execution_options(yield_per=AT_ONCE)):
+        for device in self._session.scalars(select(Device).execution_options(yield_per=ROWS_AT_ONCE)):
             known.add(device.device_id)
             yield from self._certificate(device.device_id, device.certificate, device.certificate_position, "present")
         columns = (Contribution.device_id, Contribution.certificate, Contribution.certificate_position)

@@ -82,6 +82,29 @@ def test_the_log_is_verified_from_the_head_seen_last(fleet: Fleet, tmp_path: Pat
     assert shown["consistent"] is True
 
 
+def test_two_devices_compare_what_they_were_shown(fleet: Fleet, tmp_path: Path) -> None:
+    """One reads its head aloud and sends its note, the other has seen more since; then one of them was deceived."""
+    first, second = fleet.devices[0], fleet.devices[1]
+    for device in (first, second):
+        device.run()
+    head = first.command("log", "head", "--json").json
+    sent = tmp_path / "head-of-the-first.txt"
+    sent.write_text(first.command("log", "head").stdout, "utf-8")
+    new_device(fleet, tmp_path)[0].command("join", new_device(fleet, tmp_path)[1])
+    shown = second.command("log", "verify", "--head", head["short"], "--head", str(sent), "--json").json
+    assert shown["compared"] == [head["size"], head["size"]]
+    assert shown["remembered"] > 0
+    operators = fleet.coordinator.command("log", "verify", "--head", str(sent), "--json").json
+    assert operators["compared"] == [head["size"]]
+    assert (operators["size"], operators["root"]) == (shown["size"], shown["root"])
+    size, _, letters = head["short"].partition("-")
+    other_history = f"{int(size) - 1}-{letters}"
+    assert "the log forked" in second.command("log", "verify", "--head", other_history, expect=14).stderr
+    assert "the log forked" in fleet.coordinator.command("log", "verify", "--head", other_history, expect=14).stderr
+    mistyped = head["short"][:-1] + ("A" if head["short"][-1] != "A" else "B")
+    assert "look at group 5" in second.command("log", "verify", "--head", mistyped, expect=2).stderr
+
+
 def test_a_log_that_is_not_the_one_seen_before_exits_14_and_is_remembered(fleet: Fleet, tmp_path: Path) -> None:
     device, token = new_device(fleet, tmp_path)
     device.command("join", token)
