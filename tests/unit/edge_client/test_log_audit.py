@@ -50,9 +50,7 @@ class WholeLog(ScriptedCoordinator):
             prekeys_held=8,
         )
 
-    def ReadLog(
-        self, request: device_pb2.ReadLogRequest, context: object
-    ) -> Iterator[device_pb2.ReadLogResponse]:
+    def ReadLog(self, request: device_pb2.ReadLogRequest, context: object) -> Iterator[device_pb2.ReadLogResponse]:
         entries = list(self.world.entries[request.first : request.end])
         if self.edit is not None:
             self.edit(entries)
