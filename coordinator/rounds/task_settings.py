@@ -192,7 +192,7 @@ class ServerSettings(_Section):
     def _adam_needs_a_rate(self) -> ServerSettings:
         if self.method is ServerMethod.FEDADAM and "learning_rate" not in self.model_fields_set:
             raise ValueError(
-                "fedadam needs a learning_rate: about how far one value should move in a round (0.03 is a beginning)"
+                "fedadam needs a learning_rate: about how far one value should move in a round (0.01 is a beginning)"
             )
         return self
 
