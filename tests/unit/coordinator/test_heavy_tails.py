@@ -37,7 +37,7 @@ def relative_error(world: World, settings: EncodingSettings) -> float:
 
     def encode_so(plan: plan_pb2.Plan) -> None:
         plan.layout.CopyFrom(layout_to_proto(LAYOUT))
-        plan.encoding.delta_length = LENGTH
+        plan.trained_rank, plan.encoding.delta_length = LAYOUT.rank, LENGTH
         plan.encoding.value_bits = settings.value_bits
         plan.encoding.value_clip = settings.clip(LENGTH)
         plan.encoding.clip_norm = settings.clip_norm
