@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -36,6 +37,7 @@ from scripts.night.fleet import Coordinator, free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 OF_THE_ENVIRONMENT = ("pip", "pip-*", "setuptools", "setuptools-*", "_distutils_hack", "distutils-precedence.pth")
+NOT_BUILT = {".venv", ".git", "build", "data", "docs", "out", "tests", "__pycache__"}
 SETTLE_S = 15.0
 STARTUP_S = 60.0
 
@@ -95,8 +97,12 @@ def installed(environment: Path) -> dict[str, float]:
 def fresh_environment(directory: Path) -> Path:
     """An environment with the client and nothing else, as a person would install it from this tree."""
     venv.create(directory, with_pip=True, symlinks=True)
+    source = directory / "source"
+    # A copy: setuptools builds inside the tree that it is given.
+    shutil.copytree(ROOT, source, ignore=lambda _, names: [name for name in names if name in NOT_BUILT])
     pip = [str(directory / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, str(ROOT)], check=True, stdout=sys.stderr)
+    subprocess.run([*pip, str(source)], check=True, stdout=sys.stderr)
+    shutil.rmtree(source)
     return directory
 
 
