@@ -11,18 +11,35 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, load_only
 
 from coordinator import audit
-from coordinator.aggregation.documents import document_of
 from coordinator.diagnostics import log, short
 from coordinator.rounds.states import Event
 from coordinator.rounds.suspects import Ending, Group, Outcome, Suspicion, review
-from coordinator.rounds.transitions import counted
-from coordinator.storage.rows import AnswerRow, Cohort, CohortState, CommitteeSeat, Device, RefusalRow
+from coordinator.storage.rows import (
+    AnswerRow,
+    Cohort,
+    CohortState,
+    CommitteeSeat,
+    Contribution,
+    ContributionState,
+    Device,
+    RefusalRow,
+)
 from nightshift.protocol.identity import DeviceId
+from nightshift.protocol.secagg.parameters import corrupt_members
 
 REMEMBERED_S = 90 * 86_400
+_JUDGED = (
+    Cohort.task,
+    Cohort.round_number,
+    Cohort.state,
+    Cohort.ended_unix_s,
+    Cohort.ended_by,
+    Cohort.answers_tried,
+    Cohort.threshold,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +123,9 @@ def _rounds(session: Session, now_unix_s: int) -> Iterable[Sequence[Outcome]]:
     went_wrong = (Cohort.state == CohortState.VOID) | Cohort.cohort_id.in_(select(RefusalRow.cohort_id))
     if session.scalar(remembered.where(went_wrong).limit(1)) is None:
         return ()
-    cohorts = session.scalars(remembered.order_by(Cohort.ended_unix_s, Cohort.cohort_id)).all()
+    # Of the history of 90 days only what is judged: plans, certificates and signatures weigh a thousand times more.
+    judged = remembered.options(load_only(*_JUDGED, raiseload=True))
+    cohorts = session.scalars(judged.order_by(Cohort.ended_unix_s, Cohort.cohort_id)).all()
     cleared = _cleared(session)
     rounds: dict[tuple[str, int], list[Outcome]] = defaultdict(list)
     for cohort in cohorts:
@@ -126,16 +145,18 @@ def _outcome(session: Session, cohort: Cohort, cleared: dict[bytes, int]) -> Out
     """
     since = cohort.ended_unix_s or 0
     forgiven = {device for device, moment in cleared.items() if moment >= since}
-    seats = {
-        seat.member_index: DeviceId(seat.device_id)
-        for seat in session.scalars(select(CommitteeSeat).where(CommitteeSeat.cohort_id == cohort.cohort_id))
-    }
+    sat = select(CommitteeSeat.member_index, CommitteeSeat.device_id).where(CommitteeSeat.cohort_id == cohort.cohort_id)
+    seats = {index: DeviceId(device) for index, device in session.execute(sat)}
     answered = session.scalars(select(AnswerRow.member_index).where(AnswerRow.cohort_id == cohort.cohort_id)).all()
     refusals: dict[DeviceId, Group] = defaultdict(frozenset)
-    for row in session.scalars(select(RefusalRow).where(RefusalRow.cohort_id == cohort.cohort_id)):
-        if row.contributor not in forgiven and seats[row.member_index] not in forgiven:
-            refusals[seats[row.member_index]] |= {DeviceId(row.contributor)}
-    contributors = frozenset(DeviceId(row.device_id) for row in counted(session, cohort))
+    named = select(RefusalRow.member_index, RefusalRow.contributor).where(RefusalRow.cohort_id == cohort.cohort_id)
+    for index, contributor in session.execute(named):
+        if contributor not in forgiven and seats[index] not in forgiven:
+            refusals[seats[index]] |= {DeviceId(contributor)}
+    uploaded = select(Contribution.device_id).where(
+        Contribution.cohort_id == cohort.cohort_id, Contribution.state == ContributionState.COUNTED
+    )
+    contributors = frozenset(DeviceId(device) for device in session.scalars(uploaded))
     ending = _ending(cohort, answers=len(answered), refusals=bool(refusals))
     if ending in (Ending.ABSENT, Ending.OUT_OF_RANGE) and contributors & forgiven:
         ending = Ending.OTHER
@@ -144,7 +165,7 @@ def _outcome(session: Session, cohort: Cohort, cleared: dict[bytes, int]) -> Out
         contributors=contributors - forgiven,
         answered=frozenset(seats[index] for index in answered),
         refusals=dict(refusals),
-        corrupt=document_of(cohort).parameters.corrupt,
+        corrupt=corrupt_members(len(seats)),
     )
 
 

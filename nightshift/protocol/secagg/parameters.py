@@ -41,6 +41,11 @@ HPKE_OVERHEAD_BYTES = 32 + 16
 """An encapsulated X25519 key before, a Poly1305 tag behind (RFC 9180)."""
 
 
+def corrupt_members(committee_size: int) -> int:
+    """f: so many members of a committee may be corrupt."""
+    return max(1, (committee_size - 1) // 3)
+
+
 @dataclass(frozen=True, slots=True)
 class CohortParameters:
     """The cryptographic parameters of one cohort. Made by `derive`, which explains each refusal.
@@ -122,7 +127,7 @@ class CohortParameters:
     @property
     def corrupt(self) -> int:
         """f: members that may be corrupt."""
-        return max(1, (self.committee_size - 1) // 3)
+        return corrupt_members(self.committee_size)
 
     @property
     def threshold(self) -> int:
