@@ -37,12 +37,14 @@ class Situation:
         contributed_unix_s: when it encrypted its contributions to other cohorts; older ones than a week do not matter.
         sources: absolute paths of the text that its owner added.
         now_unix_s: its clock.
+        rank_limit: most rank slots that it trains; 0 for any number.
     """
 
     device_id: DeviceId
     contributed_unix_s: Sequence[int]
     sources: Sequence[str]
     now_unix_s: int
+    rank_limit: int = 0
 
 
 def accepts_task(policy: PolicySettings, task: str) -> bool:
@@ -95,6 +97,11 @@ def plan_shortfalls(policy: PolicySettings, plan: PlanDocument, situation: Situa
             f"{policy.smallest_committee} (policy.minimum_committee)"
         )
     reasons += _missing_peers(policy, plan, situation.device_id)
+    if 0 < situation.rank_limit < plan.slots.rank:
+        reasons.append(
+            f"it trains {plan.slots.rank} rank slots, this machine trains at most {situation.rank_limit} "
+            "(training.rank); the next round offers it fewer if the task has cohorts for them"
+        )
     if policy.maximum_epsilon is not None and plan.noise_multiplier == 0:
         reasons.append(
             f"it adds no differential-privacy noise, the owner wants epsilon at most "

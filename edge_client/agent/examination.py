@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edge_client import policy
-from edge_client.agent import local_training
 from edge_client.agent.session import Session
 from edge_client.ledger import readable_time
 from edge_client.store.contributions import State
@@ -66,7 +65,6 @@ def examine(session: Session, checked: CheckedIn, releases: Mapping[bytes, Verif
             session.store.prekeys.bind(
                 member.prekey.public, plan.plan_hash, until_unix_s=plan.document.answer_deadline_unix_s
             )
-    local_training.require_slots(session.configuration.training, plan.document.slots)
     policy.check_plan(session.configuration.policy, plan.document, situation(session, plan.document.cohort_id))
     parent = _parent(plan, releases)
     served = _served(plan, releases)
@@ -87,6 +85,7 @@ def situation(session: Session, cohort_id: bytes) -> policy.Situation:
         contributed_unix_s=[each.created_at_unix_s for each in recent if each.cohort_id != cohort_id],
         sources=[source.path for source in session.store.records.sources()],
         now_unix_s=now,
+        rank_limit=session.configuration.training.rank,
     )
 
 

@@ -72,19 +72,6 @@ def require_enabled(limits: TrainingLimits) -> None:
         )
 
 
-def require_slots(limits: TrainingLimits, slots: TrainedSlots) -> None:
-    """Refuse to train more of an adapter than this machine should.
-
-    Raises:
-        DeclinedError: names both numbers and the setting.
-    """
-    if limits.rank and slots.rank > limits.rank:
-        raise DeclinedError(
-            f"the plan trains {slots.rank} rank slots, this machine trains at most {limits.rank} (training.rank); "
-            "the next round offers it fewer if the task has cohorts for them"
-        )
-
-
 def longest_example(limits: TrainingLimits, wanted: int) -> int:
     """Tokens of the longest example: what is wanted, or less where the machine takes less."""
     return min(wanted, limits.max_tokens or wanted)

@@ -108,9 +108,7 @@ def test_no_plan_trains_more_rank_slots_than_the_machine_should(
         if taken:
             assert offered(session, cohort, parent) is not None
         else:
-            with pytest.raises(
-                DeclinedError, match=r"trains 2 rank slots, this machine trains at most 1"
-            ):
+            with pytest.raises(DeclinedError, match=r"trains 2 rank slots, this machine trains at most 1"):
                 offered(session, cohort, parent)
 
 

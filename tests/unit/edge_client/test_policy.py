@@ -64,6 +64,17 @@ def test_a_small_committee_is_declined_with_the_reason() -> None:
     check_plan(PolicySettings(minimum_cohort=5, minimum_committee=3), plan, ALONE)
 
 
+@pytest.mark.parametrize("limit", [0, 2, 16])
+def test_as_many_rank_slots_as_the_machine_trains_are_accepted(plan: PlanDocument, limit: int) -> None:
+    assert plan.slots.rank == 2
+    check_plan(AS_OFFERED, plan, replace(ALONE, rank_limit=limit))
+
+
+def test_more_rank_slots_than_the_machine_trains_are_declined_with_the_reason(plan: PlanDocument) -> None:
+    with pytest.raises(DeclinedError, match=r"2 rank slots, this machine trains at most 1 \(training.rank\)"):
+        check_plan(AS_OFFERED, plan, replace(ALONE, rank_limit=1))
+
+
 @pytest.mark.parametrize(("cohort", "committee"), [(3, 3), (5, 5), (10, 10), (200, 10)])
 def test_an_owner_who_says_nothing_of_committees_wants_what_the_cohort_calls_for(cohort: int, committee: int) -> None:
     """A coordinator chooses C; the default must not let it choose three where ten are usual."""

@@ -1,17 +1,15 @@
-"""How much of a plan this machine takes: slots, length, examples at once."""
+"""How much of a plan this machine takes: length, examples at once. (How many rank slots: test_policy.py.)"""
 
 from __future__ import annotations
 
 import pytest
 
 from edge_client.agent.contribution import _settings
-from edge_client.agent.local_training import MICRO_BATCH, longest_example, micro_batch_size, require_slots
+from edge_client.agent.local_training import MICRO_BATCH, longest_example, micro_batch_size
 from edge_client.configuration import TrainingLimits
-from nightshift.protocol.adapters import Side, TrainedSlots
-from nightshift.protocol.errors import DeclinedError
 from nightshift.protocol.plan_checks import VerifiedPlan
 from tests.support.authority import NOW_UNIX_S
-from tests.support.plans import LAYOUT, World
+from tests.support.plans import World
 
 
 @pytest.mark.parametrize(("limit", "wanted", "taken"), [(0, 512, 512), (256, 512, 256), (256, 64, 64)])
@@ -40,16 +38,6 @@ def test_as_many_examples_at_once_as_their_length_leaves_room_for(
 
 def test_no_more_at_once_than_there_are_in_a_step() -> None:
     assert micro_batch_size(TrainingLimits(), batch_size=3, max_tokens=64) == 3
-
-
-@pytest.mark.parametrize("limit", [0, 2, 16])
-def test_slots_within_the_limit_are_trained(limit: int) -> None:
-    require_slots(TrainingLimits(rank=limit), TrainedSlots(LAYOUT, Side.B, 2))
-
-
-def test_slots_beyond_the_limit_are_declined_with_the_setting_to_change() -> None:
-    with pytest.raises(DeclinedError, match=r"2 rank slots, this machine trains at most 1 \(training\.rank\)"):
-        require_slots(TrainingLimits(rank=1), TrainedSlots(LAYOUT, Side.B, 2))
 
 
 def test_a_plan_is_carried_out_within_the_limits() -> None:
