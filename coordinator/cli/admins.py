@@ -54,7 +54,7 @@ def issue(api: Api, name: str, output: Path, *, role: str, days: int) -> dict[st
     return to_record(reply.admin)
 
 
-@admin.command("list")
+@admin.command("list", epilog="Example: coordinator admin list")
 @json_option
 @click.pass_context
 def list_admins(context: click.Context, as_json: bool) -> None:
@@ -73,7 +73,7 @@ def list_admins(context: click.Context, as_json: bool) -> None:
     )
 
 
-@admin.command("revoke")
+@admin.command("revoke", epilog="Example: coordinator admin revoke carol")
 @click.argument("name")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option

@@ -24,7 +24,7 @@ def ca() -> None:
     """The certificate authority: the root that devices trust, and the intermediate that issues."""
 
 
-@ca.command("show", short_help="Show the certificates and when they end.")
+@ca.command("show", short_help="Show the certificates and when they end.", epilog="Example: coordinator ca show")
 @json_option
 @click.pass_context
 def show(context: click.Context, as_json: bool) -> None:
@@ -45,7 +45,7 @@ def show(context: click.Context, as_json: bool) -> None:
     emit({"certificates": records, "root_key_here": here}, as_json=as_json, text="\n".join(lines))
 
 
-@ca.command("export", short_help="Print the root certificate.")
+@ca.command("export", short_help="Print the root certificate.", epilog="Example: coordinator ca export root.crt")
 @click.argument("file", type=_FILE, required=False)
 @json_option
 @click.pass_context
@@ -59,7 +59,11 @@ def export(context: click.Context, file: Path | None, as_json: bool) -> None:
     emit({"root_certificate": pem.decode("ascii"), "file": file and str(file)}, as_json=as_json, text=text)
 
 
-@ca.command("offline", short_help="Move the root's key to a file.")
+@ca.command(
+    "offline",
+    short_help="Move the root's key to a file.",
+    epilog="Example: coordinator ca offline /media/stick/root.pem",
+)
 @click.argument("file", type=_FILE)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option
@@ -81,7 +85,9 @@ def offline(context: click.Context, file: Path, yes: bool, as_json: bool) -> Non
     emit({"file": str(file)}, as_json=as_json, text=f"the root's key is in {file} and nowhere else; put it away safely")
 
 
-@ca.command("renew-intermediate", short_help="Make a new intermediate.")
+@ca.command(
+    "renew-intermediate", short_help="Make a new intermediate.", epilog="Example: coordinator ca renew-intermediate"
+)
 @json_option
 @click.pass_context
 def renew_intermediate(context: click.Context, as_json: bool) -> None:
@@ -96,7 +102,7 @@ def renew_intermediate(context: click.Context, as_json: bool) -> None:
     emit(record, as_json=as_json, text=f"{record['name']} lasts until {record['expires']}; {_RESTART}")
 
 
-@ca.command("request", short_help="Ask for the next intermediate.")
+@ca.command("request", short_help="Ask for the next intermediate.", epilog="Example: coordinator ca request next.csr")
 @click.argument("file", type=_FILE)
 @json_option
 @click.pass_context
@@ -112,7 +118,11 @@ def request(context: click.Context, file: Path, as_json: bool) -> None:
     emit({"file": str(file)}, as_json=as_json, text=text)
 
 
-@ca.command("sign-intermediate", short_help="Sign a request with the root's key.")
+@ca.command(
+    "sign-intermediate",
+    short_help="Sign a request with the root's key.",
+    epilog="Example: coordinator ca sign-intermediate --root root.pem next.csr next.crt",
+)
 @click.option("--root", type=_FILE, required=True, help="What `coordinator ca offline` wrote.")
 @click.argument("request_file", type=_FILE, metavar="REQUEST")
 @click.argument("certificate_file", type=_FILE, metavar="CERTIFICATE")
@@ -128,7 +138,7 @@ def sign_intermediate(root: Path, request_file: Path, certificate_file: Path, as
     emit({"file": str(certificate_file)}, as_json=as_json, text=text)
 
 
-@ca.command("install", short_help="Use a signed intermediate.")
+@ca.command("install", short_help="Use a signed intermediate.", epilog="Example: coordinator ca install next.crt")
 @click.argument("file", type=_FILE)
 @json_option
 @click.pass_context
@@ -144,7 +154,7 @@ def install(context: click.Context, file: Path, as_json: bool) -> None:
     emit(record, as_json=as_json, text=f"{record['name']} lasts until {record['expires']}; {_RESTART}")
 
 
-@ca.command("issue-server", short_help="Make a new server certificate.")
+@ca.command("issue-server", short_help="Make a new server certificate.", epilog="Example: coordinator ca issue-server")
 @json_option
 @click.pass_context
 def issue_server(context: click.Context, as_json: bool) -> None:

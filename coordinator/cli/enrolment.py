@@ -53,7 +53,7 @@ def create_token(context: click.Context, uses: int, ttl: str, as_json: bool) -> 
         )
 
 
-@token.command("list")
+@token.command("list", epilog="Example: coordinator token list --json")
 @json_option
 @click.pass_context
 def list_tokens(context: click.Context, as_json: bool) -> None:
@@ -71,7 +71,7 @@ def list_tokens(context: click.Context, as_json: bool) -> None:
     )
 
 
-@token.command("revoke")
+@token.command("revoke", epilog="Example: coordinator token revoke 1f3a9c20")
 @click.argument("token_id")
 @json_option
 @click.pass_context
@@ -91,7 +91,7 @@ def device() -> None:
     """Enrolled devices."""
 
 
-@device.command("list")
+@device.command("list", epilog="Example: coordinator device list")
 @json_option
 @click.pass_context
 def list_devices(context: click.Context, as_json: bool) -> None:
@@ -139,7 +139,7 @@ def revoke_device(context: click.Context, device_id: str, reason: str, yes: bool
     emit(result, as_json=as_json, text=f"device {result['device_id'][:16]} is revoked")
 
 
-@device.command("clear")
+@device.command("clear", epilog="Example: coordinator device clear 3f9c21d0")
 @click.argument("device_id")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option
@@ -164,7 +164,7 @@ def clear_device(context: click.Context, device_id: str, yes: bool, as_json: boo
     emit(result, as_json=as_json, text=f"device {result['device_id'][:16]} is {result['state']}")
 
 
-@device.command("acquit")
+@device.command("acquit", epilog="Example: coordinator device acquit 3f9c21d0")
 @click.argument("device_id")
 @json_option
 @click.pass_context

@@ -30,7 +30,7 @@ def keys() -> None:
     """The keys that sign which releases devices serve: the root's in safes, four of this machine."""
 
 
-@keys.command("show", short_help="Show which keys count and what ends when.")
+@keys.command("show", short_help="Show which keys count and what ends when.", epilog="Example: coordinator keys show")
 @json_option
 @click.pass_context
 def show(context: click.Context, as_json: bool) -> None:
@@ -58,7 +58,11 @@ def show(context: click.Context, as_json: bool) -> None:
     emit({"keys": rows, "roles": roles, "threshold": chosen.threshold}, as_json=as_json, text="\n".join(lines))
 
 
-@keys.command("offline", short_help="Move the root's keys to another directory.")
+@keys.command(
+    "offline",
+    short_help="Move the root's keys to another directory.",
+    epilog="Example: coordinator keys offline /media/stick-1",
+)
 @click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option
@@ -84,7 +88,11 @@ def offline(context: click.Context, directory: Path, yes: bool, as_json: bool) -
     emit({"files": [str(path) for path in moved]}, as_json=as_json, text=text)
 
 
-@keys.command("make", short_help="Make a key for the root, where it will stay.")
+@keys.command(
+    "make",
+    short_help="Make a key for the root, where it will stay.",
+    epilog="Example: coordinator keys make root-4.pem",
+)
 @click.argument("file", type=_FILE)
 @json_option
 def make(file: Path, as_json: bool) -> None:
@@ -100,7 +108,7 @@ def make(file: Path, as_json: bool) -> None:
     emit({"key": key.keyid, "file": str(file), "public": str(public)}, as_json=as_json, text=text)
 
 
-@keys.command("rotate", short_help="Make new keys for roles.")
+@keys.command("rotate", short_help="Make new keys for roles.", epilog="Example: coordinator keys rotate timestamp")
 @click.argument("roles", type=_ROLES, nargs=-1, metavar="[ROLE]...")
 @click.option("--to", "file", type=_FILE, help="Write the next root here, for signatures of keys in safes.")
 @click.option("--add", "added", type=_FILE, multiple=True, help="Public key that the root gets in addition.")
@@ -157,7 +165,11 @@ def rotate(
     emit({**record, "installed": file is None, "file": file and str(file)}, as_json=as_json, text=_text(record, file))
 
 
-@keys.command("sign-root", short_help="Sign the next root with a key from a safe.")
+@keys.command(
+    "sign-root",
+    short_help="Sign the next root with a key from a safe.",
+    epilog="Example: coordinator keys sign-root --key root-1.pem next-root.json",
+)
 @click.option("--key", "key_file", type=_FILE, required=True, help="A key of the root, before or after the change.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.argument("file", type=_FILE)
@@ -183,7 +195,11 @@ def sign_root(key_file: Path, file: Path, *, yes: bool, as_json: bool) -> None:
     emit({**record, "file": str(file)}, as_json=as_json, text=_text(record, file))
 
 
-@keys.command("install-root", short_help="Use a root that was signed.")
+@keys.command(
+    "install-root",
+    short_help="Use a root that was signed.",
+    epilog="Example: coordinator keys install-root next-root.json",
+)
 @click.argument("file", type=_FILE)
 @json_option
 @click.pass_context

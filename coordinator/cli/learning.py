@@ -33,7 +33,7 @@ def create_task(context: click.Context, path: Path, as_json: bool) -> None:
     emit(result, as_json=as_json, text=f"task {result['name']} is created, with release 0")
 
 
-@task.command("list")
+@task.command("list", epilog="Example: coordinator task list")
 @json_option
 @click.pass_context
 def list_tasks(context: click.Context, as_json: bool) -> None:
@@ -49,7 +49,7 @@ def list_tasks(context: click.Context, as_json: bool) -> None:
     )
 
 
-@task.command("pause")
+@task.command("pause", epilog="Example: coordinator task pause commands")
 @click.argument("name")
 @json_option
 @click.pass_context
@@ -58,7 +58,7 @@ def pause_task(context: click.Context, name: str, as_json: bool) -> None:
     _set_paused(context, name, paused=True, as_json=as_json)
 
 
-@task.command("resume")
+@task.command("resume", epilog="Example: coordinator task resume commands")
 @click.argument("name")
 @json_option
 @click.pass_context

@@ -131,7 +131,7 @@ def init(
     )
 
 
-@cli.command()
+@cli.command(epilog="Example: coordinator --data /srv/nightshift serve")
 @click.option(
     "--log-format",
     type=click.Choice(["auto", "text", "json", "console"]),
@@ -160,7 +160,7 @@ def serve(context: click.Context, log_format: str) -> None:
         end.wait()
 
 
-@cli.command()
+@cli.command(epilog="Example: coordinator --credentials carol.toml status")
 @json_option
 @click.pass_context
 def status(context: click.Context, as_json: bool) -> None:
@@ -200,7 +200,8 @@ def _status_text(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _run() -> Any:
+def whole() -> click.Group:
+    """The command with all its groups."""
     from coordinator.cli import (
         admins,
         authority,
@@ -218,8 +219,12 @@ def _run() -> Any:
     for module in (enrolment, admins, authority, keys, models, learning, rounds, releases, records, storage, machine):
         for group in module.GROUPS:
             cli.add_command(group)
+    return cli
+
+
+def _run() -> Any:
     try:
-        return cli(prog_name="coordinator", standalone_mode=False)
+        return whole()(prog_name="coordinator", standalone_mode=False)
     except click.ClickException as error:
         raise UsageError(error.format_message()) from error
     except click.exceptions.Abort as error:

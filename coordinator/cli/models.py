@@ -87,7 +87,7 @@ def add_model(
     emit(result, as_json=as_json, text=f"model {result['alias']}: package {result['package_id']}")
 
 
-@model.command("list")
+@model.command("list", epilog="Example: coordinator model list --json")
 @json_option
 @click.pass_context
 def list_models(context: click.Context, as_json: bool) -> None:
@@ -106,7 +106,7 @@ def list_models(context: click.Context, as_json: bool) -> None:
     )
 
 
-@model.command("show")
+@model.command("show", epilog="Example: coordinator model show stories260K")
 @click.argument("name")
 @json_option
 @click.pass_context

@@ -19,7 +19,7 @@ def release() -> None:
     """Releases: published adapters."""
 
 
-@release.command("list")
+@release.command("list", epilog="Example: coordinator release list --task commands")
 @click.option("--task", default="", help="Only of this task.")
 @json_option
 @click.pass_context

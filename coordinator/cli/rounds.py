@@ -43,7 +43,7 @@ def open_round(context: click.Context, task: str, as_json: bool) -> None:
     )
 
 
-@rounds.command("list")
+@rounds.command("list", epilog="Example: coordinator round list --task commands")
 @click.option("--task", default="", help="Only of this task.")
 @json_option
 @click.pass_context

@@ -101,7 +101,7 @@ def restore(
     )
 
 
-@click.command()
+@click.command(epilog="Example: coordinator backup /backup/monday && coordinator migrate")
 @json_option
 @click.pass_context
 def migrate(context: click.Context, as_json: bool) -> None:
