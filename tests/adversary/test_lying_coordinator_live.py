@@ -67,6 +67,8 @@ def liar(snapshots: Snapshots, tmp_path_factory: pytest.TempPathFactory) -> Iter
         ("substituted prekey", "SIGNATURE_INVALID", "prekey"),
         # nightshift/protocol/plan_checks.py: every member has a certificate of the root from the join token.
         ("sybil member", "SIGNATURE_INVALID", "not issued by"),
+        # nightshift/protocol/plan_checks.py, `_verify_enrolments`: and it is in the log, older than the pool.
+        ("unlogged member", "LOG_INCONSISTENT", "for the enrolment records something else"),
         # edge_client/agent/examination.py: the plan's parent must be shown, signed and logged.
         ("parent of nobody", "VERIFICATION_FAILED", "did not show"),
         ("parent not logged", "LOG_INCONSISTENT", "records something else"),

@@ -36,13 +36,16 @@ from nightshift.packages.architecture import read_architecture
 from nightshift.packages.gguf_file import GgufFile
 from nightshift.packages.package import MANIFEST_NAME, ModelPackage
 from nightshift.packages.vocabulary import read_vocabulary
+from nightshift.protocol import signed_note
 from nightshift.protocol.adapters.formats import from_safetensors, layout_of, to_safetensors
 from nightshift.protocol.adapters.initialise import initialise
 from nightshift.protocol.certificates import verify_device_certificate, verify_signing_certificate
 from nightshift.protocol.chains import load_chain
 from nightshift.protocol.errors import NightshiftError
 from nightshift.protocol.identity import load_public_key
-from nightshift.protocol.log import LogHead, LogView, parse_checkpoint_body
+from nightshift.protocol.log import LogHead, LogView, checkpoint_note, parse_checkpoint_body
+from nightshift.protocol.log_heads import read_head, short_head
+from nightshift.protocol.log_reading import LogReading
 from nightshift.protocol.manifest import Manifest
 from nightshift.protocol.merkle import verify_consistency
 from nightshift.protocol.plan import PlanDocument, prekey_from_proto, prekey_to_proto
@@ -140,6 +143,16 @@ def _documents() -> Iterator[tuple[str, Target]]:
     offer = partial(verify_release, view=view, trust=trust)
     yield "release-offer", Target(_through(device_pb2.ReleaseOffer, offer), (parent.offer().SerializeToString(),))
     yield "checkpoint", Target(partial(parse_checkpoint_body, origin=ORIGIN), (world.checkpoint().body,))
+    trust, note = world.trust, checkpoint_note(world.checkpoint(), world.trust)
+    yield (
+        "signed-note",
+        Target(
+            lambda data: signed_note.verify(signed_note.parse(data), name=ORIGIN, public_key=trust.signing_key), (note,)
+        ),
+    )
+    short = short_head(world.head, ORIGIN).encode()
+    yield "log-head", Target(lambda data: read_head(data.decode("utf-8", "replace"), trust), (short, note))
+    yield "whole-log", Target(lambda data: LogReading().append(data), (world.entries[0],))
 
     def log_entry(proof: log_pb2.LogProof) -> None:
         kind = log_pb2.LOG_ENTRY_KIND_PLAN

@@ -29,7 +29,7 @@ NAMES = [
     "contribution", "ciphertext", "running-sum", "bundle-entry", "answer", "share", "sealed-share", "prekey",
     "prekey-point", "erasure-statement", "refusal", "void-proof", "gguf", "manifest", "package", "adapter",
     "adapter-layout", "data-prompt", "data-chat", "data-text", "data-csv", "join-token", "api-chat", "api-completion",
-    "metadata-root", "metadata-timestamp", "metadata-adapters",
+    "metadata-root", "metadata-timestamp", "metadata-adapters", "signed-note", "log-head", "whole-log",
 ]
 # fmt: on
 

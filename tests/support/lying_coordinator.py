@@ -21,6 +21,7 @@ import sqlite3
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -52,7 +53,7 @@ from nightshift.protocol.secagg.sealing import seal, seal_info
 from nightshift.v1 import device_pb2, log_pb2, plan_pb2, release_pb2
 from tests.support.authority import Authority
 from tests.support.lying_metadata import AT_METADATA
-from tests.support.plans import make_device
+from tests.support.plans import EnrolledDevice, make_device
 
 VARIABLE = "NIGHTSHIFT_LIE"
 ROOT = Path(__file__).parents[2]
@@ -191,8 +192,11 @@ def substituted_prekey(plan: plan_pb2.Plan) -> None:
 
 def sybil_member(plan: plan_pb2.Plan) -> None:
     """A member that the coordinator made up: its prekey is signed, its certificate is of no known authority."""
+    _seat(plan, make_device(Authority.make(), now_unix_s=now_unix_s()))
+
+
+def _seat(plan: plan_pb2.Plan, sybil: EnrolledDevice) -> None:
     plan.cohort_id = secrets.token_bytes(32)
-    sybil = make_device(Authority.make(), now_unix_s=now_unix_s())
     plan.pool.append(sybil.device_id)
     plan.pool.sort()
     parameters = CohortParameters.derive(
@@ -200,6 +204,15 @@ def sybil_member(plan: plan_pb2.Plan) -> None:
     )
     plan.threshold = parameters.threshold
     plan.committee.append(plan_pb2.CommitteeMember(prekey=prekey_to_proto(sybil.prekey), certificate=sybil.certificate))
+
+
+def unlogged_member(deployment: Deployment, request: device_pb2.CheckInRequest, honest: Callable[[], Reply]) -> Reply:
+    """A member that the coordinator made up and certified with its own authority, and told nobody of."""
+
+    sybil = make_device(Authority.make(), now_unix_s=now_unix_s())
+    certificate = deployment.authority.issue_device_certificate(sybil.key.public_key(), now_unix_s())
+    certified = replace(sybil, certificate=certificate)
+    return forged_plan(lambda plan: _seat(plan, certified))(deployment, request, honest)
 
 
 def same_prekeys(plan: plan_pb2.Plan) -> None:
@@ -370,6 +383,7 @@ AT_CHECK_IN: dict[str, CheckInLie] = {
     "sum of two": forged_plan(sum_of_two),
     "substituted prekey": forged_plan(substituted_prekey),
     "sybil member": forged_plan(sybil_member),
+    "unlogged member": unlogged_member,
     "parent of nobody": parent_of_nobody,
     "parent not logged": parent_not_logged,
     "same prekeys": forged_plan(same_prekeys),
