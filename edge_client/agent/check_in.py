@@ -65,6 +65,8 @@ def check_in(session: Session, *, no_plan: bool = False) -> CheckedIn:
     """
     keys = prekeys.pending(session.store, identity=session.identity, now_unix_s=session.now_unix_s)
     checked = _exchange(session, keys, no_plan=no_plan)
+    # Not of a `peek`: a person who looked what is on offer has not had this device's turn.
+    pace.note_answer(session.store.database, session.now_unix_s, checked.response.next_check_in, draw=pace.draw())
     held = checked.response.prekeys_held
     if held < prekeys.PREKEYS_KEPT:
         more = prekeys.pending(session.store, identity=session.identity, now_unix_s=session.now_unix_s, held=held)
@@ -118,7 +120,6 @@ def _exchange(session: Session, keys: list[StoredPrekey], *, no_plan: bool, with
     session.store.prekeys.mark_published(keys)
     revoked = _revoked(session, response.revocation)
     note_voids(session, response, view)
-    pace.note_answer(session.store.database, session.now_unix_s, response.next_check_in, draw=pace.draw())
     if response.HasField("addresses"):
         follow(session, response.addresses)
     duties = len(response.duties) + len(response.erasures)

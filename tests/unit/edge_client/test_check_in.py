@@ -271,5 +271,14 @@ def test_a_pause_of_years_is_cut_to_a_week(world: World, tmp_path: Path) -> None
         response.next_check_in.not_before_s = 2**32 - 1
 
     with agent_of(world, device_of(world), tmp_path, Honest(world, years)) as session:
-        peek(session)
+        check_in(session)
         assert session.store.database.number("next_check_in") <= NOW_UNIX_S + 7 * DAY_S + 60
+
+
+def test_who_only_looks_has_not_had_this_devices_turn(world: World, tmp_path: Path) -> None:
+    """`policy check` and a dry run must not make the timer wait."""
+    with agent_of(world, device_of(world), tmp_path, Honest(world)) as session:
+        peek(session)
+        assert session.store.database.number("next_check_in") is None
+        check_in(session)
+        assert session.store.database.number("next_check_in") is not None
