@@ -67,6 +67,10 @@ def liar(snapshots: Snapshots, tmp_path_factory: pytest.TempPathFactory) -> Iter
     ],
 )
 def test_a_lie_about_what_is_served(lie: str, kind: str, because: str, liar: Liar) -> None:
+    """Tries: what the name says (tests/support/lying_metadata.py), signed by keys that the coordinator really has.
+
+    Stopped by python-tuf's rules, as edge_client/agent/updates.py puts them into words (`_refusal`).
+    """
     device = liar.fleet.devices[0]
     with liar.telling(lie):
         refused(device, UNVERIFIED, kind=kind, because=because)
@@ -75,7 +79,10 @@ def test_a_lie_about_what_is_served(lie: str, kind: str, because: str, liar: Lia
 
 
 def test_rotated_keys_are_followed_by_devices_old_and_new(liar: Liar, tmp_path: Path) -> None:
-    """The service runs on: it signs with the new keys from the next signature on."""
+    """Tries: a timestamp by another role's key, after four roots; the service ran on and signs with the new keys.
+
+    Stopped by the root that the device followed: edge_client/agent/updates.py, `refresh`.
+    """
     coordinator, device = liar.fleet.coordinator, liar.fleet.devices[0]
     for roles in (("timestamp", "adapters"), ("root",), ("packages", "snapshot")):
         coordinator.command("keys", "rotate", *roles, "--yes")
@@ -91,6 +98,10 @@ def test_rotated_keys_are_followed_by_devices_old_and_new(liar: Liar, tmp_path: 
 
 
 def test_a_clock_that_is_not_in_step_adopts_nothing(liar: Liar, tmp_path: Path) -> None:
+    """Tries: to have a device adopt something though it cannot tell what has ended; its clock is three hours ahead.
+
+    Stopped by edge_client/agent/updates.py, `_require_clock`.
+    """
     device = liar.fleet.devices[1]
     (tmp_path / "fast").write_text(str(3 * 3600), "ascii")
     fast = Device(device.home, {**device.environment, clock.ENVIRONMENT_VARIABLE: str(tmp_path / "fast")})
@@ -103,7 +114,9 @@ def test_a_clock_that_is_not_in_step_adopts_nothing(liar: Liar, tmp_path: Path) 
 
 
 def test_a_device_that_was_away_finds_metadata_that_was_signed_again(liar: Liar) -> None:
-    """Ten days are longer than a timestamp lives. The coordinator served all the time and signed it again by itself."""
+    """Tries: nothing; the honest control. Ten days are longer than a timestamp lives, and the coordinator, which
+    served all the time, signed it again by itself. Were it not so, `FROZEN` would have stopped the device.
+    """
     device = liar.fleet.devices[0]
     device.run()
     liar.fleet.move_clock(10 * DAY_S)
