@@ -59,6 +59,7 @@ def status(call: Call) -> None:
         f"certificate until {value['certificate_expires']}, renewed by itself",
         *(str(reading) for reading in readings),
         f"last pass: {facts['last_pass'] or 'none'}",
+        *([f"the timer's passes connect after {facts['waiting_until']}"] if facts["waiting_until"] else []),
         f"adapters in use: {', '.join(facts['adapters_in_use']) or 'none'}",
         *(f"chosen by the owner: {pinned}" for pinned in facts["adapters_pinned"]),
         *(f"kept back: {kept}" for kept in facts["adapters_kept_back"]),
@@ -71,9 +72,12 @@ def status(call: Call) -> None:
 
 
 def _facts(store: Store) -> dict[str, Any]:
+    from edge_client.agent import pace
     from edge_client.ledger import readable_time
+    from nightshift.host.clock import now_unix_s
 
     last = store.records.last_pass()
+    waiting = pace.wait_until(store.database, now_unix_s(), work_waits=bool(store.contributions.unfinished()))
     next_check_in = store.database.number("next_check_in")
     lost_at = store.database.lost_at_unix_s
     found = {task: store.adapters.in_use(task) for task in store.adapters.tasks()}
@@ -84,6 +88,7 @@ def _facts(store: Store) -> dict[str, Any]:
         else f"{readable_time(last.started_at_unix_s)}, "
         + ("cut off" if last.ended_at_unix_s is None else f"exit {last.exit_code}: {last.summary}"),
         "next_check_in": None if next_check_in is None else readable_time(next_check_in),
+        "waiting_until": None if waiting is None else readable_time(waiting),
         "adapters_in_use": [pair.current for pair in in_use.values() if pair.current is not None],
         "adapters_pinned": [
             f"{task}: {pair.current or 'the bare base model'}; edge-client adapter follow {task} takes it back"

@@ -145,6 +145,11 @@ class Night:
         self.printed.append(done)
         return done
 
+    def tell_people(self, device: Device) -> None:
+        """What a person may read aloud or attach to a bug report."""
+        for command in (("status",), ("ledger",), ("doctor",), ("bugreport", "--network"), ("config", "show")):
+            self.printed.append(device.command(*command, expect=None))
+
     def lose_power_in_the_upload(self, device: Device) -> None:
         """Die in the middle of sending, again and again, until the coordinator holds a part.
 
@@ -225,6 +230,7 @@ def test_nothing_of_a_device_is_anywhere_in_the_clear(night: Night) -> None:
 
     see_nothing()
     night.lose_power_in_the_upload(first)
+    night.tell_people(first)
     assert ciphertext.names_in(b"".join(parts_of_uploads(fleet)))
     see_nothing()
     night.run(first)
@@ -241,6 +247,7 @@ def test_nothing_of_a_device_is_anywhere_in_the_clear(night: Night) -> None:
         night.run(device)
     assert fleet.releases() == [0, 1]
     assert fleet.sum_is_exact(fleet.devices)
+    night.tell_people(first)
     see_nothing()
     # The last control: planted where the coordinator keeps what it opened, it is found.
     opened = next((fleet.coordinator.directory / "objects" / "sums").iterdir())

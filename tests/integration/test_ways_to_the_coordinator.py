@@ -6,6 +6,7 @@ Real commands against a real coordinator.
 from __future__ import annotations
 
 import os
+import resource
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -75,6 +76,19 @@ def test_what_no_proxy_names_is_reached_directly(fleet: Fleet, direct: str) -> N
         way = f"http://127.0.0.1:{proxy.port}"
         behind(fleet.devices[0], https_proxy=way, no_proxy=direct).run()
         assert proxy.asked == []
+
+
+def test_a_pass_with_nothing_to_do_takes_under_a_second_of_processor_time(fleet: Fleet) -> None:
+    """The timer calls six of them a night: TLS, the check-in, the log, the releases, and nothing is new."""
+    device = behind(fleet.devices[2])
+    device.run()
+    used = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert device.run().json["summary"] == "nothing was due"
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        used.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert min(used) < 1.0, used
 
 
 def test_doctor_sees_a_healthy_device(fleet: Fleet) -> None:

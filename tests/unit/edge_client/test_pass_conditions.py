@@ -108,6 +108,8 @@ def test_the_timer_keeps_the_agreed_time_and_the_owner_need_not(device: Device) 
     report = run(device, code=0)
     assert report["waiting_until"] is not None
     assert report["summary"].startswith("nothing is due before ")
+    assert device.json("status")["waiting_until"] == report["waiting_until"]
+    assert f"connect after {report['waiting_until']}" in device("status").stdout
     run(device, "--now", code=UNREACHABLE)
 
 
