@@ -20,7 +20,7 @@ _passphrase_option = click.option(
 
 
 @click.command(
-    epilog="Example: coordinator backup /backup/monday --keys /media/stick/keys.sealed --passphrase-file /root/phrase"
+    epilog="Example: coordinator backup /backup/monday --keys /media/stick/keys.sealed --passphrase-file phrase.txt"
 )
 @click.argument("directory", type=_DIRECTORY)
 @_keys_option
