@@ -65,7 +65,10 @@ def joined(store: Store, *, now_unix_s: int, recipient: str, size_bytes: int, de
 def checked_in(store: Store, *, now_unix_s: int, recipient: str, size_bytes: int, prekeys: int) -> None:
     """A check-in went out."""
     keys = f" and {prekeys} new one-time public keys" if prekeys else ""
-    sentence = f"checked in: sent the program's version and the size of the log seen last{keys}; no text, no results"
+    sentence = (
+        "checked in: sent the program's version, how many rank slots this machine trains at most, and the size of the "
+        f"log seen last{keys}; no text, no results"
+    )
     store.records.add_ledger(LedgerEntry(now_unix_s, "check-in", size_bytes, recipient, sentence, {"prekeys": prekeys}))
 
 
