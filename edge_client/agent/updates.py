@@ -11,24 +11,18 @@ Times are judged by this device's clock, so it has to be in step.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
+from edge_client.agent.metadata_refusals import STAYS, refusals
 from edge_client.agent.session import Session
-from nightshift.host.console import printable
 from nightshift.host.files import make_private_directory, resource_error, sync_directory
 from nightshift.protocol.errors import (
     DeclinedError,
-    FrozenError,
-    MalformedError,
     MixedError,
-    NightshiftError,
-    RolledBackError,
-    SignatureInvalidError,
     VerificationError,
 )
 from nightshift.protocol.targets import MAX_METADATA_BYTES, Role, ServedRelease, adapter_target, package_target
@@ -43,20 +37,9 @@ if TYPE_CHECKING:
 CLOCK_TOLERANCE_S: Final = 3600
 """How far this device's clock may be from its coordinator's; metadata lives for days."""
 
-MOST_ROOT_ROTATIONS: Final = 64
-_LONGEST_REASON = 200
-_STAYS = "the adapter in use stays"
+MOST_ROOT_ROTATIONS: Final = 256
 _FOLLOWED = "release_metadata_sha256"
 _ENDS = "release_metadata_ends"
-
-
-class Asked(Protocol):
-    """Whoever fetches metadata."""
-
-    @property
-    def role(self) -> Role:
-        """Whose was asked for last."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +87,7 @@ class TrustedTargets:
             document.adapter_size_bytes,
         ):
             raise MixedError(
-                f"the served adapter of task {task!r} is not that of the release it names, {document.number}; {_STAYS}"
+                f"the served adapter of task {task!r} is not that of the release it names, {document.number}; {STAYS}"
             )
         return release
 
@@ -201,6 +184,8 @@ def _opened(session: Session) -> TrustedTargets:
 
     directory = session.home.release_metadata
     make_private_directory(directory)
+    for stray in directory.glob("tmp*"):
+        stray.unlink(missing_ok=True)  # python-tuf's temporary file, left by a pass that was killed
     fetcher = MetadataFetcher(session.connection)
     config = UpdaterConfig(
         max_root_rotations=MOST_ROOT_ROTATIONS,
@@ -264,59 +249,5 @@ def _require_clock(session: Session, coordinator_unix_s: int) -> None:
     )
     raise DeclinedError(
         f"no release is adopted: this device's clock {what}, so it cannot tell which releases have ended; "
-        f"{_STAYS}. Set the clock, or wait until it is in step, and run again"
+        f"{STAYS}. Set the clock, or wait until it is in step, and run again"
     )
-
-
-@contextmanager
-def refusals(asked: Asked) -> Iterator[None]:
-    """What python-tuf raises, as errors of this project.
-
-    Args:
-        asked: knows whose metadata was asked for last.
-    """
-    from tuf.api import exceptions
-
-    try:
-        yield
-    except (exceptions.RepositoryError, exceptions.DownloadError) as error:
-        raise _refusal(error, asked.role) from error
-    except OSError as error:
-        raise resource_error(error, Path(str(error.filename))) or error from error
-
-
-def _refusal(error: Exception, role: Role) -> NightshiftError:
-    from tuf.api import exceptions
-    from tuf.api.serialization import DeserializationError, SerializationError
-
-    # python-tuf repeats names and numbers of the file in its words.
-    why = printable(str(error))[:_LONGEST_REASON]
-    match error:
-        case exceptions.ExpiredMetadataError():
-            return FrozenError(
-                f"the release metadata has ended ({why}), so newer releases may be withheld; {_STAYS}. "
-                "Ask the operator whether the coordinator still signs it: coordinator keys show"
-            )
-        case exceptions.UnsignedMetadataError():
-            return SignatureInvalidError(
-                f"the {role} metadata of releases is not signed by enough of the keys that count ({why}); {_STAYS}"
-            )
-        case exceptions.BadVersionNumberError() if role in (Role.TIMESTAMP, Role.SNAPSHOT):
-            return RolledBackError(
-                f"the {role} metadata of releases is older than some that was seen, or than what names it ({why}); "
-                f"{_STAYS}"
-            )
-        case exceptions.BadVersionNumberError() if role is Role.ROOT:
-            return RolledBackError(f"the roots of the release metadata do not follow one another ({why}); {_STAYS}")
-        case exceptions.DownloadLengthMismatchError() if role not in (Role.ROOT, Role.TIMESTAMP):
-            # Their length is named by other metadata; that of these two only by what this device reads at most.
-            return MixedError(f"the {role} metadata of releases is longer than other metadata says; {_STAYS}")
-        case exceptions.DownloadLengthMismatchError() | DeserializationError() | SerializationError():
-            return MalformedError(f"the {role} metadata of releases is larger than allowed or unreadable; {_STAYS}")
-        case exceptions.DownloadHTTPError():
-            return MixedError(f"the coordinator does not give the {role} metadata that other metadata names; {_STAYS}")
-        case _:
-            return MixedError(
-                f"the {role} metadata of releases does not belong to the state that its timestamp names ({why}); "
-                f"{_STAYS}"
-            )

@@ -69,7 +69,7 @@ def liar(snapshots: Snapshots, tmp_path_factory: pytest.TempPathFactory) -> Iter
 def test_a_lie_about_what_is_served(lie: str, kind: str, because: str, liar: Liar) -> None:
     """Tries: what the name says (tests/support/lying_metadata.py), signed by keys that the coordinator really has.
 
-    Stopped by python-tuf's rules, as edge_client/agent/updates.py puts them into words (`_refusal`).
+    Stopped by python-tuf's rules, as edge_client/agent/metadata_refusals.py puts them into words.
     """
     device = liar.fleet.devices[0]
     with liar.telling(lie):

@@ -26,7 +26,7 @@ from tuf.ngclient.config import EnvelopeType
 
 from coordinator.aggregation.refusals import parse
 from coordinator.enrolment.authority import requested_key
-from edge_client.agent.updates import refusals
+from edge_client.agent.metadata_refusals import refusals
 from edge_client.data.sources import DataFormat, DataSource, read_rows
 from edge_client.serving.errors import ApiError
 from edge_client.serving.fields import parse_object

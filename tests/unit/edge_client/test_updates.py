@@ -494,7 +494,9 @@ def test_files_on_this_disk_that_are_damaged_are_fetched_again(
     follow(session, repository, release)
     for path in session.home.release_metadata.rglob("*.json"):
         path.write_bytes(b"\0" * 100)
+    (session.home.release_metadata / "tmpq3x9").write_bytes(b"left by a killed pass")
     follow(session, repository, release)
+    assert not (session.home.release_metadata / "tmpq3x9").exists()
     assert updates.unchanged(session, reply(repository, release))
 
 
