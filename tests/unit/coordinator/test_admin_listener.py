@@ -34,9 +34,11 @@ from coordinator.storage.rows import AuditRow, Task
 from nightshift.admin.v1 import admin_pb2, admin_pb2_grpc
 from nightshift.host.clock import now_unix_s
 from nightshift.host.console import exit_with
+from nightshift.host.tokens import JoinToken
 from nightshift.protocol.chains import load_chain
 from nightshift.protocol.errors import ExitCode, NightshiftError, RevokedError, UsageError
-from tests.support.coordinators import TASK, make_home, make_task, make_token, open_home
+from scripts.night.fleet import run_command
+from tests.support.coordinators import TASK, ServeProcess, free_port, make_home, make_task, make_token, open_home
 from tests.support.scripted_device import ScriptedDevice
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -334,6 +336,30 @@ def test_who_watches_does_not_hold_up_the_end(home: Home, package: Path) -> None
         assert time.monotonic() - begun_s < 5
         assert list(replies) == []
         channel.close()
+
+
+def test_another_process_that_knows_the_credentials_only(home: Home, tmp_path: Path) -> None:
+    """As from another machine: no data directory, the file named by the environment, the service in its own process."""
+    file = tmp_path / "carol.toml"
+    with open_home(home) as deployment:
+        certified(deployment, "carol").write(file)
+    serve = ServeProcess(home)
+    serve.wait_until_ready()
+    elsewhere = {"NIGHTSHIFT_COORDINATOR_ADMIN_CREDENTIALS": str(file)}
+    status = run_command("coordinator", ["status"], elsewhere)
+    assert (status.code, status.stdout.splitlines()[0]) == (ExitCode.OK, "serving")
+    made = run_command("coordinator", ["token", "create", "--json"], elsewhere)
+    device = ScriptedDevice(JoinToken.decode(made.json["token"]))
+    device.join()
+    device.close()
+    (row,) = run_command("coordinator", ["device", "list", "--json"], elsewhere).json["devices"]
+    assert row["device_id"] == device.device_id.hex()
+    wrong = elsewhere | {"NIGHTSHIFT_COORDINATOR_ADMIN_ADDRESS": f"127.0.0.1:{free_port()}"}
+    assert run_command("coordinator", ["status"], wrong).code == ExitCode.UNREACHABLE
+    assert serve.terminate() == 0
+    words = ["--data", str(home.directory), "audit", "list", "--json", "--limit", "1"]
+    (entry,) = run_command("coordinator", words, {}).json["entries"]
+    assert (entry["actor"], entry["verb"], entry["subject"]) == ("admin carol", "token create", made.json["token_id"])
 
 
 def test_where_nobody_answers_it_is_said_what_to_do(home: Home, command: Command, tmp_path: Path) -> None:

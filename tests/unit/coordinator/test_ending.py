@@ -39,7 +39,7 @@ class PausedUpload:
         self.device.open_upload(self.prepared)
         thread = threading.Thread(target=self._send)
         thread.start()
-        assert self.paused.wait(10)
+        assert self.paused.wait(30)
         return thread
 
     def _send(self) -> None:
@@ -90,7 +90,7 @@ def test_an_upload_that_is_under_way_is_finished_and_counted(home: Home, devices
     upload = begun(home, devices)
     sending = upload.begin()
     os.kill(serve.pid, signal.SIGTERM)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 25
     refused = False
     while not refused and time.monotonic() < deadline:
         try:
@@ -102,7 +102,7 @@ def test_an_upload_that_is_under_way_is_finished_and_counted(home: Home, devices
     assert serve.running
     upload.go_on.set()
     assert serve.wait_for_death() == 0
-    sending.join(10)
+    sending.join(30)
     assert [reply.complete for reply in upload.reply] == [True]
     with open_home(home) as deployment, deployment.database.reading() as session:
         row = session.get_one(Contribution, (upload.prepared.plan.document.cohort_id, devices[0].device_id))
@@ -120,7 +120,7 @@ def test_an_upload_that_does_not_end_is_cut_and_resumed_later(home: Home, device
     assert serve.terminate() == 0
     assert 0.5 < time.monotonic() - begun_s < 15
     upload.go_on.set()
-    sending.join(10)
+    sending.join(30)
     assert upload.reply == []
     again = ServeProcess(home)
     again.wait_until_ready()
@@ -141,4 +141,4 @@ def test_a_second_signal_ends_it_at_once(home: Home, devices: list[ScriptedDevic
     assert serve.running
     assert serve.terminate() == -signal.SIGTERM
     upload.go_on.set()
-    sending.join(10)
+    sending.join(30)
