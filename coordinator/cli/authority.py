@@ -19,7 +19,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 _RESTART = "restart `coordinator serve` to use it; devices need to do nothing"
 
 
-@click.group()
+@click.group(short_help="The certificate authority.")
 def ca() -> None:
     """The certificate authority: the root that devices trust, and the intermediate that issues."""
 

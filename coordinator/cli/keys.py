@@ -25,7 +25,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 _ROLES = click.Choice(["root", "adapters", "packages", "snapshot", "timestamp"])
 
 
-@click.group()
+@click.group(short_help="The keys that sign what devices serve.")
 def keys() -> None:
     """The keys that sign which releases devices serve: the root's in safes, four of this machine."""
 

@@ -8,7 +8,7 @@ from coordinator.cli.command import data_directory, json_option
 from nightshift.host.console import emit, printable
 
 
-@click.command(epilog="Example: coordinator doctor --json")
+@click.command(short_help="What is wrong on this machine, and the fix.", epilog="Example: coordinator doctor --json")
 @json_option
 @click.pass_context
 def doctor(context: click.Context, as_json: bool) -> int:
@@ -51,7 +51,7 @@ def print_unit(context: click.Context, user: str) -> None:
     click.echo(unit_text(data_directory(context), user=user), nl=False)
 
 
-@click.command(epilog='Example: eval "$(coordinator completion bash)"')
+@click.command(short_help="Completion for a shell.", epilog='Example: eval "$(coordinator completion bash)"')
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,7 @@ FIRST_ADMIN = "first"
     show_envvar=True,
     help="Work on a coordinator elsewhere, as the operator of this file (coordinator admin issue).",
 )
+@click.version_option(version("nightshift"), prog_name="coordinator")
 @click.pass_context
 def cli(context: click.Context, data: Path, address: str, credentials: Path | None) -> None:
     """Coordinates devices that learn at night and share only sums.
@@ -67,7 +69,10 @@ def cli(context: click.Context, data: Path, address: str, credentials: Path | No
     context.obj = Target(data.absolute(), address, credentials)
 
 
-@cli.command(epilog="Example: coordinator --data /srv/nightshift init --address nights.example --admin-bind 0.0.0.0")
+@cli.command(
+    short_help="Make keys, certificates, database and coordinator.toml.",
+    epilog="Example: coordinator --data /srv/nightshift init --address nights.example --admin-bind 0.0.0.0",
+)
 @click.option("--address", "addresses", multiple=True, metavar="HOST", help="Name or IP address that devices call.")
 @click.option("--bind", "host", default="0.0.0.0", show_default=True, help="Address to listen on.")  # noqa: S104 - see Listen
 @click.option("--port", type=int, default=7443, show_default=True, help="Listener for enrolled devices.")
@@ -131,7 +136,7 @@ def init(
     )
 
 
-@cli.command(epilog="Example: coordinator --data /srv/nightshift serve")
+@cli.command(short_help="Serve devices until SIGTERM.", epilog="Example: coordinator --data /srv/nightshift serve")
 @click.option(
     "--log-format",
     type=click.Choice(["auto", "text", "json", "console"]),
@@ -160,7 +165,7 @@ def serve(context: click.Context, log_format: str) -> None:
         end.wait()
 
 
-@cli.command(epilog="Example: coordinator --credentials carol.toml status")
+@cli.command(short_help="How everything stands.", epilog="Example: coordinator --credentials carol.toml status")
 @json_option
 @click.pass_context
 def status(context: click.Context, as_json: bool) -> None:

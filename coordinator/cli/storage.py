@@ -20,7 +20,8 @@ _passphrase_option = click.option(
 
 
 @click.command(
-    epilog="Example: coordinator backup /backup/monday --keys /media/stick/keys.sealed --passphrase-file phrase.txt"
+    short_help="Copy rows and objects while it serves.",
+    epilog="Example: coordinator backup /backup/monday --keys /media/stick/keys.sealed --passphrase-file phrase.txt",
 )
 @click.argument("directory", type=_DIRECTORY)
 @_keys_option
@@ -53,7 +54,8 @@ def backup(
 
 
 @click.command(
-    epilog="Example: coordinator --data /srv/new restore /backup/monday --keys keys.sealed --passphrase-file p"
+    short_help="Bring a backup back, into an empty place.",
+    epilog="Example: coordinator --data /srv/new restore /backup/monday --keys keys.sealed --passphrase-file p",
 )
 @click.argument("directory", type=_DIRECTORY)
 @_keys_option

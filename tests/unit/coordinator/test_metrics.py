@@ -5,15 +5,21 @@ from __future__ import annotations
 import re
 import socket
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from coordinator.deployment import Deployment
 from coordinator.home import Home
+from coordinator.metrics import Standing
 from coordinator.service.server import serving
-from nightshift.protocol.errors import UsageError
+from coordinator.storage.database import Database
+from nightshift.protocol.errors import UnavailableError, UsageError
 from tests.support.coordinators import free_port, make_home, open_home
 from tests.support.nights import night
 
@@ -79,6 +85,25 @@ def test_names_are_as_prometheus_wants_them_and_as_the_documentation_lists_them(
     }
     page = (ROOT / "docs" / "operations.md").read_text("utf-8")
     assert dict(re.findall(r"^\| `(nightshift_\w+)` \| (\w+) \|", page, re.MULTILINE)) == kinds
+
+
+def test_a_database_that_is_down_is_said_and_nothing_is_made_up(deployment: Deployment) -> None:
+    class Down:
+        @contextmanager
+        def reading(self) -> Iterator[None]:
+            raise UnavailableError("the database does not answer")
+            yield
+
+    found = {metric.name: metric for metric in Standing(replace(deployment, database=cast(Database, Down()))).collect()}
+    assert [sample.value for sample in found["nightshift_database_up"].samples] == [0]
+    assert set(found) == {
+        "nightshift_build_info",
+        "nightshift_certificate_expiry_timestamp_seconds",
+        "nightshift_database_up",
+    }
+    whole = {metric.name: metric for metric in Standing(deployment).collect()}
+    assert [sample.value for sample in whole["nightshift_database_up"].samples] == [1]
+    assert "nightshift_devices" in whole
 
 
 def test_a_port_in_use_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
