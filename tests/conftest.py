@@ -7,8 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.coordinators import ServeProcess
 from tests.support.fleets import Fleet, Snapshots, copy_fleet
 from tests.support.stores import S3, S3_CREDENTIALS, PostgreSql, postgresql, s3
+
+
+@pytest.fixture(autouse=True)
+def no_process_is_left() -> Iterator[None]:
+    """End the coordinators that a test started and did not end, for it failed."""
+    yield
+    for process in tuple(ServeProcess.started):
+        process.kill()
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import ClassVar
 
 import psutil
 
@@ -94,7 +95,13 @@ def open_home(home: Home) -> Iterator[Deployment]:
 
 
 class ServeProcess:
-    """`coordinator serve` in a process of its own, to be killed."""
+    """`coordinator serve` in a process of its own, to be killed.
+
+    Attributes:
+        started: those that nobody has seen end; what a test that failed leaves there, tests/conftest.py ends.
+    """
+
+    started: ClassVar[list[ServeProcess]] = []
 
     def __init__(self, home: Home, **environment: str) -> None:
         self._process = subprocess.Popen(
@@ -111,6 +118,7 @@ class ServeProcess:
             text=True,
             env={**os.environ, **environment},
         )
+        self.started.append(self)
 
     def wait_until_ready(self) -> str:
         assert self._process.stdout is not None
@@ -153,4 +161,6 @@ class ServeProcess:
 
     def _finish(self) -> int:
         self.output, self.errors = self._process.communicate(timeout=30)
+        if self in self.started:
+            self.started.remove(self)
         return self._process.returncode
