@@ -1,9 +1,9 @@
 """What glibc's malloc keeps of the memory that a service has freed.
 
-Uploads pass through many threads in pieces of a megabyte, and each of them is folded with arrays of several.
-Left alone, malloc gives every thread a heap of its own, and raises the size from which blocks are mapped
-apart after the first large one was freed: what was freed stays in fragments. 24 uploads of 10 MB took the service
-to 458 MB so, and to 232 MB with the settings below, at the same rate (docs/benchmarks/coordinator.md).
+Uploads pass through many threads in pieces of 256 KiB to a megabyte, and each of them is folded with arrays of
+several. Left alone, malloc gives every thread a heap of its own, and raises the size from which blocks are mapped
+apart, at first 128 KiB, to that of the largest block freed: what was freed stays in fragments. 24 uploads of 10 MB
+took the service to 458 MB so; docs/benchmarks/coordinator.md has what they take with the settings below.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import ctypes
 import os
 import platform
 
-LARGE_BYTES = 1 << 20
-"""Blocks from this size on are mapped apart, and given back when they are freed."""
+LARGE_BYTES = 128 << 10
+"""Blocks from this size on are mapped apart, and given back when they are freed; malloc's own first choice."""
 HEAPS = 2
 
 # From glibc's malloc.h.
