@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from edge_client.agent.local_training import allocator_notes
+from edge_client.configuration import TrainingLimits
 from edge_client.training.allocator import (
     JEMALLOC_DIRECTORIES,
     Allocator,
@@ -14,6 +16,8 @@ from edge_client.training.allocator import (
     allocator_in_use,
     jemalloc_can_run,
 )
+from edge_client.training.exchange import ChildResult
+from edge_client.training.trainer import TrainingOutcome
 
 ASK = "from edge_client.training.allocator import allocator_in_use; print(allocator_in_use().value)"
 needs_jemalloc = pytest.mark.skipif(
@@ -99,3 +103,19 @@ def test_a_library_that_does_not_load_is_not_claimed(tmp_path: Path) -> None:
 
 def test_where_the_kernel_lists_nothing_it_is_not_jemalloc(tmp_path: Path) -> None:
     assert allocator_in_use(tmp_path / "absent", {}) is Allocator.MALLOC
+
+
+@pytest.mark.skipif(not jemalloc_can_run(), reason="no jemalloc is wished for where it cannot run")
+@pytest.mark.parametrize(
+    ("wished", "used", "said"),
+    [
+        (True, Allocator.JEMALLOC, False),
+        (True, Allocator.MALLOC, True),
+        (True, Allocator.TRIMMED_MALLOC, True),
+        (False, Allocator.MALLOC, False),
+    ],
+)
+def test_a_run_on_another_allocator_than_wished_is_noted(wished: bool, used: Allocator, said: bool) -> None:
+    outcome = TrainingOutcome({}, steps_done=1, mean_loss=1.0, last_loss=1.0, tokens=1, stopped=None)
+    notes = allocator_notes(ChildResult(outcome, 1, 1, {}, {}, allocator=used), TrainingLimits(jemalloc=wished))
+    assert [f"ran on {used.value}" in note and "libjemalloc2" in note for note in notes] == [True] * said
