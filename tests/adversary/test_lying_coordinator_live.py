@@ -79,9 +79,12 @@ def liar(snapshots: Snapshots, tmp_path_factory: pytest.TempPathFactory) -> Iter
         # nightshift/protocol/merkle.py, `verify_consistency`, against the head in the device's store.
         ("log fork", "LOG_INCONSISTENT", "it forked"),
         ("log shrink", "LOG_INCONSISTENT", "the log shrank"),
-        # edge_client/agent/releases.py, `check_order`.
+        # edge_client/agent/releases.py, `note_releases`.
         ("release rolled back", "VERIFICATION_FAILED", "but 1 was seen before; the one in use stays"),
         ("release in two versions", "EQUIVOCATION", "release 1 of task 'commands' was shown in two versions"),
+        # edge_client/agent/decisions.py, `remember`.
+        ("decision rolled back", "VERIFICATION_FAILED", "but 2 was seen before; the adapter in use stays"),
+        ("decision in two versions", "EQUIVOCATION", "decision 2 about the releases of task 'commands' was shown in"),
     ],
 )
 def test_a_lie_at_the_check_in(lie: str, kind: str, because: str, liar: Liar) -> None:

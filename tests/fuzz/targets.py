@@ -41,6 +41,7 @@ from nightshift.protocol.adapters.formats import from_safetensors, layout_of, to
 from nightshift.protocol.adapters.initialise import initialise
 from nightshift.protocol.certificates import verify_device_certificate, verify_signing_certificate
 from nightshift.protocol.chains import load_chain
+from nightshift.protocol.decision import DecisionDocument, verify_decision
 from nightshift.protocol.errors import NightshiftError
 from nightshift.protocol.identity import load_public_key
 from nightshift.protocol.log import LogHead, LogView, checkpoint_note, parse_checkpoint_body
@@ -136,12 +137,15 @@ def _documents() -> Iterator[tuple[str, Target]]:
     """Plans, releases, the log, certificates, revocations."""
     world = World.make(devices=4)
     parent = world.publish()
-    cohort = world.open_cohort(parent=parent)
+    cohort, decision = world.open_cohort(parent=parent), world.decide(parent)
     old, view, trust = LogHead(3, world.tree.root(3)), world.view(), world.trust
     yield "plan", Target(PlanDocument.parse, (cohort.plan,))
     yield "release", Target(ReleaseDocument.parse, (parent.release,))
     offer = partial(verify_release, view=view, trust=trust)
     yield "release-offer", Target(_through(device_pb2.ReleaseOffer, offer), (parent.offer().SerializeToString(),))
+    yield "decision", Target(DecisionDocument.parse, (decision.decision,))
+    judge = partial(verify_decision, view=view, trust=trust)
+    yield "decision-offer", Target(_through(device_pb2.DecisionOffer, judge), (decision.offer().SerializeToString(),))
     yield "checkpoint", Target(partial(parse_checkpoint_body, origin=ORIGIN), (world.checkpoint().body,))
     trust, note = world.trust, checkpoint_note(world.checkpoint(), world.trust)
     yield (

@@ -32,14 +32,15 @@ from sqlalchemy.orm import Session
 from coordinator.aggregation.documents import document_of
 from coordinator.deployment import Deployment, opened
 from coordinator.log import LogSnapshot
-from coordinator.releases import publication, repository
+from coordinator.releases import decisions, publication, repository
 from coordinator.rounds.prekeys import signed
 from coordinator.rounds.transitions import contributor, counted, unfinished
 from coordinator.service import listeners
 from coordinator.service.device import DeviceServicer
 from coordinator.storage import artefacts
-from coordinator.storage.rows import LogEntryRow, PrekeyRow, ReleaseRow
+from coordinator.storage.rows import DecisionRow, LogEntryRow, PrekeyRow, ReleaseRow
 from nightshift.host.clock import now_unix_s
+from nightshift.protocol.decision import decision_id, sign_decision
 from nightshift.protocol.errors import NotFoundError
 from nightshift.protocol.identity import DeviceId
 from nightshift.protocol.log import MerkleTree, checkpoint_body, parse_checkpoint_body, sign_checkpoint, task_subject
@@ -283,6 +284,50 @@ def release_rolled_back(
     return reply
 
 
+def decision_rolled_back(
+    deployment: Deployment, request: device_pb2.CheckInRequest, honest: Callable[[], Reply]
+) -> Reply:
+    """The first decision, by which release 0 is served, is said to be the newest."""
+    reply = honest()
+    reply.ClearField("plan")
+    with deployment.database.reading() as session:
+        first = session.scalars(select(DecisionRow).order_by(DecisionRow.number)).first()
+        assert first is not None
+        offer = decisions.offer(session, deployment.log.snapshot(session), first)
+    del reply.decisions[:]
+    reply.decisions.append(offer)
+    return reply
+
+
+def decision_in_two_versions(
+    deployment: Deployment, request: device_pb2.CheckInRequest, honest: Callable[[], Reply]
+) -> Reply:
+    """The newest decision's number once more, for another reason; signed and logged."""
+    if request.no_plan:
+        return honest()
+    with deployment.database.transaction() as session:
+        newest = session.scalars(select(DecisionRow).order_by(DecisionRow.number.desc())).first()
+        assert newest is not None
+        message = release_pb2.Decision.FromString(newest.document)
+        message.reason = "another reason"
+        document = message.SerializeToString(deterministic=True)
+        position = deployment.log.append(
+            session,
+            log_pb2.LOG_ENTRY_KIND_DECISION,
+            time_unix_s=now_unix_s(),
+            subject=task_subject(message.task),
+            digest=decision_id(document),
+        )
+    reply = honest()
+    reply.ClearField("plan")
+    del reply.decisions[:]
+    with deployment.database.reading() as session:
+        proof = deployment.log.snapshot(session).proof(session, position)
+    signature = sign_decision(document, deployment.authority.sign)
+    reply.decisions.append(device_pb2.DecisionOffer(decision=document, signature=signature, proof=proof))
+    return reply
+
+
 def release_in_two_versions(
     deployment: Deployment, request: device_pb2.CheckInRequest, honest: Callable[[], Reply]
 ) -> Reply:
@@ -392,6 +437,8 @@ AT_CHECK_IN: dict[str, CheckInLie] = {
     "log shrink": log_shrink,
     "release rolled back": release_rolled_back,
     "release in two versions": release_in_two_versions,
+    "decision rolled back": decision_rolled_back,
+    "decision in two versions": decision_in_two_versions,
     "revocations rolled back": revocations_rolled_back,
     "revocation taken back": revocation_taken_back,
 }
