@@ -137,6 +137,8 @@ def _compare(session: Session, new: StoredAdapter, old: StoredAdapter) -> Compar
     """What this device's own hold-out says of two adapters; None where it cannot be asked."""
     if new.base_model != old.base_model or new.release_id is None:
         return None
+    if not own_holdout.can_compare(session, new.base_model):
+        return None
     files = [adapter_file(session.home, adapter.sha256) for adapter in (new, old)]
     if not all(file.exists() for file in files):
         return None
@@ -150,7 +152,7 @@ def _compare(session: Session, new: StoredAdapter, old: StoredAdapter) -> Compar
         against=old.name,
         loss=losses.new,
         loss_against=losses.old,
-        kept_back=losses.new > losses.old + session.configuration.policy.maximum_loss_increase,
+        kept_back=losses.worse_by_more_than(session.configuration.policy.maximum_loss_increase),
         compared_at_unix_s=session.now_unix_s,
     )
 

@@ -30,11 +30,15 @@ NEW, OLD = "new", "old"
 
 @dataclass(frozen=True, slots=True)
 class Losses:
-    """Mean loss on the hold-out under two adapters, nats per answer token."""
+    """Mean loss on the hold-out under two adapters, nats per answer token; None where the hold-out cannot tell."""
 
-    new: float
-    old: float
+    new: float | None
+    old: float | None
     examples: int
+
+    def worse_by_more_than(self, nats: float) -> bool:
+        """Whether the new one is worse by so much; what cannot be told is not worse."""
+        return self.new is not None and self.old is not None and self.new > self.old + nats
 
 
 def can_compare(session: Session, base_model: bytes) -> bool:
@@ -47,7 +51,7 @@ def can_compare(session: Session, base_model: bytes) -> bool:
 
 
 def compare(session: Session, task: str, base_model: bytes, *, new: bytes, old: bytes) -> Losses | None:
-    """Measure two adapters; None, with a note, where this device cannot tell.
+    """Measure two adapters; None where that may work another time.
 
     Args:
         session: of the pass.
@@ -56,8 +60,6 @@ def compare(session: Session, task: str, base_model: bytes, *, new: bytes, old: 
         new: safetensors bytes of one adapter.
         old: safetensors bytes of the other.
     """
-    if not can_compare(session, base_model):
-        return None
     try:
         package = session.packages.open(base_model, verify=True)
         package.manifest.require_training()
@@ -65,11 +67,12 @@ def compare(session: Session, task: str, base_model: bytes, *, new: bytes, old: 
     except (NotFoundError, IncompatibleError):
         return None
     except NightshiftError as error:
+        # Not again at every pass: it takes minutes on a small machine, and would most likely fail again.
         session.notes.append(f"the adapters of task {task!r} could not be compared on this device's own text: {error}")
-        return None
-    if examples < FEWEST_EXAMPLES or losses.keys() != {NEW, OLD}:
-        return None
-    return Losses(losses[NEW], losses[OLD], examples)
+        return Losses(None, None, 0)
+    if 0 < examples < FEWEST_EXAMPLES:
+        return Losses(None, None, examples)
+    return Losses(losses[NEW], losses[OLD], examples) if losses.keys() == {NEW, OLD} else None
 
 
 def _measure(

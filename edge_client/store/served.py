@@ -32,7 +32,7 @@ class Comparison:
         release_id: of the served release, 32 bytes.
         task: name of the task.
         against: name of the other adapter.
-        loss: under the release, nats per answer token; None where nothing was measured on purpose.
+        loss: under the release, nats per answer token; None where it could not be told, or was not asked on purpose.
         loss_against: under the other adapter.
         kept_back: whether the other one stays in use.
         compared_at_unix_s: when.

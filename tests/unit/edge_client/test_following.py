@@ -6,6 +6,7 @@ learned commands for a few steps, and the other none.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from edge_client.agent import decisions, releases
 from edge_client.agent.following import Followed, Step, follow, look_again, next_step
 from edge_client.agent.session import Session
 from edge_client.configuration import Configuration
+from edge_client.data.examples import Conversation, Message
+from edge_client.data.holdout import is_held_out
 from edge_client.data.prepare import prepare
 from edge_client.engines.sessions import RuntimeSettings, layout_for
 from edge_client.training.settings import TrainingSettings
@@ -226,3 +229,26 @@ def test_a_release_that_is_only_a_candidate_is_seen_and_not_adopted(session: Ses
     assert current_adapter(session.store, TASK).name == "notes/0"
     assert session.store.adapters.newest_release(TASK) == 1
     assert session.store.adapters.find("notes/1") is None
+
+
+def test_a_hold_out_that_is_too_small_tells_nothing_and_is_asked_once(
+    session: Session, publisher: Publisher, tmp_path: Path, trained: bytes, untrained: bytes
+) -> None:
+    with_model(session, tmp_path)
+    (source,) = session.store.records.sources()
+    kept = [line for line in Path(source.path).read_text("utf-8").splitlines() if held_out(line)][:3]
+    Path(source.path).write_text("\n".join(kept) + "\n", "utf-8")
+    served(session, publisher, release(publisher, 0, trained))
+    bad = release(publisher, 1, untrained)
+    assert served(session, publisher, bad) == Followed(adopted="notes/1")
+    comparison = session.store.served.comparison(bad.release_id)
+    assert (comparison.loss, comparison.kept_back) == (None, False)
+    assert session.notes == [], "it was measured, and found to be too little"
+    assert look_again(session, TASK) is None
+    assert current_adapter(session.store, TASK).name == "notes/1"
+
+
+def held_out(line: str) -> bool:
+    pair = json.loads(line)
+    messages = (Message("user", pair["prompt"]), Message("assistant", pair["completion"]))
+    return is_held_out(Conversation(messages))
