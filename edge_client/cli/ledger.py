@@ -81,9 +81,9 @@ def _outcome(contribution: StoredContribution | None) -> str:
 
 
 def _groups(entries: Sequence[LedgerEntry], *, each: bool) -> list[list[LedgerEntry]]:
-    """Entries as they are shown together: several check-ins in a row to one place are one."""
+    """Entries as they are shown together: several check-ins in a row that said the same to one place are one."""
     groups: list[list[LedgerEntry]] = []
-    for (kind, _), run in itertools.groupby(entries, key=lambda entry: (entry.kind, entry.recipient)):
+    for (kind, *_), run in itertools.groupby(entries, key=lambda entry: (entry.kind, entry.recipient, entry.sentence)):
         together = list(run)
         groups += [together] if kind in GROUPED and not each else [[entry] for entry in together]
     return groups
@@ -96,7 +96,7 @@ def _lines(group: Sequence[LedgerEntry], outcomes: dict[Any, str], width: int) -
     size = readable_size(sum(entry.size_bytes for entry in group))
     several = f", {len(group)} times until {readable_time(last.time_unix_s)}" if len(group) > 1 else ""
     lines = [f"{readable_time(first.time_unix_s)}  {size:>7}  {first.kind}{several}"]
-    said = [last.sentence if len(group) == 1 else f"{first.sentence} (each time)"]
+    said = [first.sentence if len(group) == 1 else f"{first.sentence} (each time)"]
     details = first.details
     if "committee" in details and isinstance(details["committee"], list):
         members = " ".join(str(member).partition("-")[0] for member in details["committee"])

@@ -91,7 +91,7 @@ def verify(call: Call, *, heads: tuple[str, ...], quick: bool) -> None:
         kinds = ", ".join(f"{count} {kind}" for kind, count in found.kinds.items())
         lines += [
             f"every entry was read and hashed: {kinds}",
-            f"{found.remembered} things that this device was told are in it",
+            f"whatever this device was told is in it ({found.remembered} compared)",
             *(f"the head of another device, at {size} entries, is the same" for size in found.compared),
         ]
     call.emit(value, "\n".join(lines))

@@ -126,6 +126,15 @@ def test_it_is_read_in_eighty_columns(store: Store, shown: Shown) -> None:
     assert shown("--all").count("Z     24 B  check-in") == 4
 
 
+def test_check_ins_that_said_different_things_are_not_one(store: Store, shown: Shown) -> None:
+    for moment, prekeys in ((NOW, 8), (NOW + 10, 0), (NOW + 20, 0)):
+        ledger.checked_in(store, now_unix_s=moment, recipient="a:1", size_bytes=24, prekeys=prekeys)
+    assert [line for line in shown().splitlines() if "check-in" in line] == [
+        "2027-01-15T08:00:00Z     24 B  check-in",
+        "2027-01-15T08:00:10Z     48 B  check-in, 2 times until 2027-01-15T08:00:20Z",
+    ]
+
+
 @pytest.mark.parametrize(
     ("state", "outcome"),
     [
