@@ -180,6 +180,7 @@ def week(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Week]:
     fleet.coordinator.stop()
 
 
+@pytest.mark.timeout(1200)
 def test_a_week(week: Week) -> None:
     """Every night that has enough devices ends with a release; ledgers and log say the same."""
     fleet, calendar = week.fleet, week.calendar
