@@ -18,6 +18,8 @@ from coordinator.service.listeners import Listener, admin_listener, device_liste
 from nightshift.host.clock import now_unix_s
 from nightshift.host.files import exclusive_lock
 
+LOOK_EVERY_S = 0.2
+
 
 @contextmanager
 def serving(deployment: Deployment) -> Iterator[None]:
@@ -74,7 +76,10 @@ class EndSignal:
 
     def wait(self) -> None:
         """Return when the process was asked to end."""
-        self._asked.wait()
+        # The kernel may hand the signal to one of gRPC's threads. Python then runs the handler in this one, but only
+        # once it comes out of a wait by itself.
+        while not self._asked.wait(LOOK_EVERY_S):
+            continue
 
     def _ask(self, *_: object) -> None:
         self._asked.set()

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +22,8 @@ from nightshift.host.clock import now_unix_s
 from nightshift.host.rpc import CHUNK_BYTES
 from nightshift.protocol.errors import UnreachableError
 from nightshift.v1 import device_pb2
-from tests.support.coordinators import TASK, ServeProcess, make_task, make_token, open_home
+from tests.support.coordinators import TASK, ServeProcess, free_port, make_task, make_token, open_home
+from tests.support.fleets import wait_until
 from tests.support.scripted_device import Prepared, ScriptedDevice
 
 
@@ -34,19 +36,22 @@ class PausedUpload:
     paused: threading.Event = field(default_factory=threading.Event)
     go_on: threading.Event = field(default_factory=threading.Event)
     reply: list[device_pb2.UploadResponse] = field(default_factory=list)
+    failures: list[grpc.RpcError] = field(default_factory=list)
 
-    def begin(self) -> threading.Thread:
+    def begin(self, metrics_port: int) -> threading.Thread:
+        """Send; returns once the service has the call in hand, as its own metrics say."""
         self.device.open_upload(self.prepared)
         thread = threading.Thread(target=self._send)
         thread.start()
         assert self.paused.wait(30)
+        wait_until(lambda: 'nightshift_calls_under_way{listener="device"} 1.0' in metrics(metrics_port))
         return thread
 
     def _send(self) -> None:
         try:
             self.reply.append(self.device.stub.Upload(self._messages(), timeout=60))
-        except grpc.RpcError:
-            return
+        except grpc.RpcError as error:
+            self.failures.append(error)
 
     def _messages(self) -> Iterator[device_pb2.UploadRequest]:
         body = self.prepared.body
@@ -57,6 +62,24 @@ class PausedUpload:
         self.go_on.wait(60)
         for start in range(half, len(body), CHUNK_BYTES):
             yield device_pb2.UploadRequest(data=body[start : start + CHUNK_BYTES])
+
+
+def metrics(port: int) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as reply:
+        text: str = reply.read().decode()
+    return text
+
+
+def served(home: Home, *, drain_s: int) -> tuple[ServeProcess, int]:
+    """The service, and the port of its metrics."""
+    port = free_port()
+    serve = ServeProcess(
+        home,
+        NIGHTSHIFT_COORDINATOR_LISTEN_DRAIN_S=str(drain_s),
+        NIGHTSHIFT_COORDINATOR_METRICS_PORT=str(port),
+    )
+    serve.wait_until_ready()
+    return serve, port
 
 
 @pytest.fixture
@@ -85,10 +108,9 @@ def begun(home: Home, devices: list[ScriptedDevice]) -> PausedUpload:
 
 
 def test_an_upload_that_is_under_way_is_finished_and_counted(home: Home, devices: list[ScriptedDevice]) -> None:
-    serve = ServeProcess(home, NIGHTSHIFT_COORDINATOR_LISTEN_DRAIN_S="30")
-    serve.wait_until_ready()
+    serve, port = served(home, drain_s=30)
     upload = begun(home, devices)
-    sending = upload.begin()
+    sending = upload.begin(port)
     os.kill(serve.pid, signal.SIGTERM)
     deadline = time.monotonic() + 25
     refused = False
@@ -103,6 +125,7 @@ def test_an_upload_that_is_under_way_is_finished_and_counted(home: Home, devices
     upload.go_on.set()
     assert serve.wait_for_death() == 0
     sending.join(30)
+    assert upload.failures == []
     assert [reply.complete for reply in upload.reply] == [True]
     with open_home(home) as deployment, deployment.database.reading() as session:
         row = session.get_one(Contribution, (upload.prepared.plan.document.cohort_id, devices[0].device_id))
@@ -112,10 +135,9 @@ def test_an_upload_that_is_under_way_is_finished_and_counted(home: Home, devices
 
 
 def test_an_upload_that_does_not_end_is_cut_and_resumed_later(home: Home, devices: list[ScriptedDevice]) -> None:
-    serve = ServeProcess(home, NIGHTSHIFT_COORDINATOR_LISTEN_DRAIN_S="1")
-    serve.wait_until_ready()
+    serve, port = served(home, drain_s=1)
     upload = begun(home, devices)
-    sending = upload.begin()
+    sending = upload.begin(port)
     begun_s = time.monotonic()
     assert serve.terminate() == 0
     assert 0.5 < time.monotonic() - begun_s < 15
@@ -132,10 +154,9 @@ def test_an_upload_that_does_not_end_is_cut_and_resumed_later(home: Home, device
 
 
 def test_a_second_signal_ends_it_at_once(home: Home, devices: list[ScriptedDevice]) -> None:
-    serve = ServeProcess(home, NIGHTSHIFT_COORDINATOR_LISTEN_DRAIN_S="60")
-    serve.wait_until_ready()
+    serve, port = served(home, drain_s=60)
     upload = begun(home, devices)
-    sending = upload.begin()
+    sending = upload.begin(port)
     os.kill(serve.pid, signal.SIGTERM)
     time.sleep(1)
     assert serve.running
