@@ -225,9 +225,7 @@ def main() -> None:
     """Parse the command line, do what is not done, print."""
     parser = argparse.ArgumentParser(prog="scripts/bench learning", description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--json", action="store_true", help="print one JSON list of rows")
-    parser.add_argument(
-        "--markdown", action="store_true", help="train nothing; print tables of what is there"
-    )
+    parser.add_argument("--markdown", action="store_true", help="train nothing; print tables of what is there")
     parser.add_argument("--datasets", nargs="+", choices=NAMES, default=list(NAMES))
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
     parser.add_argument("--nights", type=int, default=5)

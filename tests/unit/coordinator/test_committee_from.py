@@ -58,7 +58,7 @@ def test_no_round_opens_where_too_few_of_them_are_there(served: Deployment, join
     make_task(served, package, cohort={"n_max": 8, "n_min": 3, "committee_from": named})
     for device in devices[1:]:
         device.check_in(new_prekeys=2)
-    with pytest.raises(DeclinedError, match="2 of the 3 devices of cohort.committee_from are in the pool, 3 are"):
+    with pytest.raises(DeclinedError, match=r"2 of the 3 devices of cohort\.committee_from are in the pool, 3 are"):
         opened_plan(served)
     devices[0].check_in(new_prekeys=2)
     assert {member.prekey.device_id for member in opened_plan(served).committee} == {
