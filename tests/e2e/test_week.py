@@ -276,23 +276,25 @@ def test_a_week(week: Week) -> None:
 def ledgers_agree_with_the_log(week: Week) -> None:
     """What each device wrote down is what the coordinator has and logged, and nothing is on one side only."""
     fleet = week.fleet
-    plans = {
-        row["digest"].hex()
-        for row in query(fleet.database, "SELECT digest FROM log_entries WHERE kind = ?", log_pb2.LOG_ENTRY_KIND_PLAN)
-    }
+    entries = [
+        log_pb2.LogEntry.FromString(row["entry"]) for row in query(fleet.database, "SELECT entry FROM log_entries")
+    ]
+    plans = {entry.digest.hex() for entry in entries if entry.kind == log_pb2.LOG_ENTRY_KIND_PLAN}
     fleet.coordinator.command("log", "verify")
     for device in fleet.devices:
-        entries = [
+        given = [
             entry["details"] for entry in device.command("ledger", "--json").json if entry["kind"] == "contribution"
         ]
-        assert entries
-        assert {entry["plan_hash"] for entry in entries} <= plans
+        assert given
+        assert {contribution["plan_hash"] for contribution in given} <= plans
         stored = query(
             fleet.database,
             "SELECT cohort_id FROM contributions WHERE device_id = ?",
             bytes.fromhex(device_id(device)),
         )
-        assert sorted(row["cohort_id"].hex() for row in stored) == sorted(entry["cohort"] for entry in entries)
+        assert sorted(row["cohort_id"].hex() for row in stored) == sorted(
+            contribution["cohort"] for contribution in given
+        )
         if device is not week.device(5):
             device.command("log", "verify")
 
