@@ -3,10 +3,11 @@
 Each cohort's sum is decoded by its own plan; `combined` is the one place where the
 cohorts of a round meet. Sums are added in the clear: each hides its own contributors already.
 
-Cohorts of a round may train more or fewer rank slots (`nightshift.protocol.adapters.slots`). Of each slot the
-mean is over the devices that trained it: sums are added slot by slot, and divided by the summed weights of
-the cohorts that trained that slot. So a device that trains 4 of 16 slots counts as much in those 4 as any
-other, and does not pull the other 12 towards zero.
+Cohorts of a round may train more or fewer rank slots (`nightshift.protocol.adapters.slots`). The mean is over all
+devices of the round, and one that did not train a slot counts as no change to it: the zero padding of HetLoRA (Cho
+et al., EMNLP 2024), but of changes, and without that paper's weights by norm, which need each device's update in the
+clear. So a few strong devices move the slots that they alone train by their share of the round, not by their whole
+step. docs/adr/0011 says what was measured of it.
 """
 
 from __future__ import annotations
@@ -45,8 +46,8 @@ class RoundSum:
     Attributes:
         layout: of the whole adapter.
         side: which matrices were trained.
-        mean_delta: float32[D], D = layout.vector_length(side): of each value the weighted mean over
-            the devices that trained its slot; 0 where none did.
+        mean_delta: float32[D], D = layout.vector_length(side): the weighted mean over all devices of
+            their changes, 0 in the slots that a device did not train.
         trained: bool[D], which values somebody trained.
         weight: the sum of all contributors' weights.
         metrics: name -> the plain sum over all contributors.
@@ -65,8 +66,8 @@ class RoundSum:
 def combined(sums: Sequence[CohortSum]) -> RoundSum:
     """The cohorts of a round as one.
 
-    Devices sent weight * delta and weight inside the encrypted sum, so a slot's quotient is
-    the mean over examples without anybody's count being known.
+    Devices sent weight * delta and weight inside the encrypted sum, so the quotient is the
+    mean over examples without anybody's count being known.
 
     Raises:
         UsageError: no sum, or sums of different adapters, sides or metrics.
@@ -77,17 +78,17 @@ def combined(sums: Sequence[CohortSum]) -> RoundSum:
     if any(_meaning(other) != (layout, side, names) for other in sums[1:]):
         raise UsageError("the cohorts of a round trained different adapters; their sums cannot be added")
     total = np.zeros(layout.vector_length(side), dtype=np.float32)
-    weights = np.zeros_like(total)
     for each in sums:
         total += each.slots.spread(each.opened.weighted_delta)
-        weights += each.slots.spread(np.full(each.slots.length, each.opened.weight, dtype=np.float32))
-    trained = weights > 0
+    weight = sum(each.opened.weight for each in sums)
+    # Slots are nested: what anybody trained, the cohort of the largest rank trained.
+    widest = max((each.slots for each in sums), key=lambda slots: slots.rank)
     return RoundSum(
         layout=layout,
         side=side,
-        mean_delta=np.divide(total, weights, out=total, where=trained),
-        trained=trained,
-        weight=sum(each.opened.weight for each in sums),
+        mean_delta=total / np.float32(weight),
+        trained=widest.spread(np.ones(widest.length, dtype=np.float32)) > 0,
+        weight=weight,
         metrics={name: sum(each.opened.metrics[name] for each in sums) for name in sums[0].opened.metrics},
         contributors=sum(each.opened.contributors for each in sums),
     )

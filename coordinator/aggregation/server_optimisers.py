@@ -6,6 +6,8 @@ the noise of small cohorts. The memory holds aggregates only, so it tells nobody
 more than the published releases do. Under `alternate` each side has a memory of
 its own: a round of A says nothing about B. Likewise a round in which nobody trained some
 rank slots says nothing about them: they take no step, not even by momentum, and their memory stays as it is.
+(Where some trained a slot, the others' zeros are in its mean. FedAdam divides a value by its own usual size, and so
+undoes most of a share that stays the same.)
 """
 
 from __future__ import annotations

@@ -85,12 +85,12 @@ def test_devices_of_different_rank_learn_one_adapter(snapshots: Snapshots, fleet
         assert (document.contributors, document.layout.rank) == (6, 16)
         _, before = released(fleet, 0)
         weak, strong = (plans[rank].slots.narrow.from_vector(sums[rank].weighted_delta, Side.B) for rank in (4, 16))
-        weights = sums[4].weight, sums[16].weight
+        weight = sums[4].weight + sums[16].weight
         for name, strongly in strong.items():
             moved = after[name] - before[name]
-            shared = (weak[name] + strongly[:, :4]) / sum(weights)
+            shared = (weak[name] + strongly[:, :4]) / weight
             np.testing.assert_allclose(moved[:, :4], shared, rtol=1e-5, atol=1e-7)
-            np.testing.assert_allclose(moved[:, 4:], strongly[:, 4:] / weights[1], rtol=1e-5, atol=1e-7)
+            np.testing.assert_allclose(moved[:, 4:], strongly[:, 4:] / weight, rtol=1e-5, atol=1e-7)
             assert moved.any(axis=0).all()
         assert fleet.devices[0].run().json["adopted"] == [f"{TASK}/1"]
         assert all(status(device)["security_events"] == [] for device in fleet.devices)

@@ -88,14 +88,15 @@ def ranked(rank: int, value: float, weight: float, side: Side = Side.B) -> Cohor
 
 
 @pytest.mark.parametrize("side", list(Side))
-def test_of_each_slot_the_mean_is_over_those_that_trained_it(side: Side) -> None:
-    total = combined([ranked(1, 1.0, 0.75, side), ranked(2, 3.0, 0.25, side), ranked(2, 5.0, 0.75, side)])
+def test_who_did_not_train_a_slot_counts_as_no_change_to_it(side: Side) -> None:
+    total = combined([ranked(1, 1.0, 1.0, side), ranked(2, 3.0, 0.25, side), ranked(2, 5.0, 0.75, side)])
     for name, tensor in LAYOUT.from_vector(total.mean_delta, side).items():
         first, second = (tensor[0], tensor[1]) if name.endswith("lora_a") else (tensor[:, 0], tensor[:, 1])
-        # (0.75 * 1 + 0.25 * 3 + 0.75 * 5) / 1.75, and (0.25 * 3 + 0.75 * 5) / 1.
-        np.testing.assert_array_equal(first, np.full(8, 3.0))
-        np.testing.assert_array_equal(second, np.full(8, 4.5))
-    assert means(total) == {"weight": 1.75, "loss": 1.0}
+        # (1 * 1 + 0.25 * 3 + 0.75 * 5) / 2, and (1 * 0 + 0.25 * 3 + 0.75 * 5) / 2.
+        np.testing.assert_array_equal(first, np.full(8, 2.75))
+        np.testing.assert_array_equal(second, np.full(8, 2.25))
+    assert total.trained.all()
+    assert means(total) == {"weight": 2.0, "loss": 1.0}
     assert total.contributors == 9
 
 
