@@ -2,7 +2,7 @@
 
 An adapter of rank R is a sum of R products, `B A x = sum over s of B[:, s] (A[s] x)`. Slot s is row s of every A
 and column s of every B. A cohort trains the first r' <= R slots, so that a small board can take part with 4 of 16
-(after HetLoRA, Cho et al., EMNLP 2024; there zeros fill the missing slots, here they are not sent at all).
+(after HetLoRA, Cho et al., EMNLP 2024; the missing slots count as zeros when cohorts meet, as there, but are not sent).
 
 Every device runs the whole adapter forwards, so all of them learn against one and the same function, and the
 factor on a slot is alpha / R whatever its cohort trains. Only the gradient, the update, the clipping and the vector
