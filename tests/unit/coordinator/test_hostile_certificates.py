@@ -21,7 +21,14 @@ from coordinator.enrolment.issuing import Issuer
 from coordinator.enrolment.key_files import certificates_pem, key_pem, read_pair
 from nightshift.host.rpc import CHANNEL_OPTIONS, from_rpc_error
 from nightshift.protocol.chains import Chain
-from nightshift.protocol.errors import ExitCode, NightshiftError, RevokedError, UnreachableError, VerificationError
+from nightshift.protocol.errors import (
+    ExitCode,
+    NightshiftError,
+    RevokedError,
+    UnreachableError,
+    VerificationError,
+    WrongServerError,
+)
 from nightshift.v1 import device_pb2, device_pb2_grpc
 from tests.support.authority import Authority, new_key
 from tests.support.coordinators import make_token
@@ -228,7 +235,7 @@ def test_a_device_believes_no_such_server(
     issuer, key = issuer_of(served), new_key()
     with impostor(key, make(issuer, key), issuer.certificate) as address:
         error = what_the_device_says(served, address)
-    assert type(error) is VerificationError, error
+    assert isinstance(error, WrongServerError), error
     assert error.exit_code is ExitCode.VERIFICATION_FAILED
     assert "nothing was sent to it" in str(error)
 
