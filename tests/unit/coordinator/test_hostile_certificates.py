@@ -22,6 +22,7 @@ from coordinator.enrolment.key_files import certificates_pem, key_pem, read_pair
 from nightshift.host.rpc import CHANNEL_OPTIONS, from_rpc_error
 from nightshift.protocol.chains import Chain
 from nightshift.protocol.errors import (
+    DeclinedError,
     ExitCode,
     NightshiftError,
     RevokedError,
@@ -220,12 +221,6 @@ def here() -> x509.SubjectAlternativeName:
             lambda issuer, key: issued(issuer, key, usage=SERVER, names=issuing.server_names(["else.example"])),
             id="of another name",
         ),
-        pytest.param(
-            lambda issuer, key: issued(
-                issuer, key, usage=SERVER, names=here(), not_before=NOW - 2 * DAY, not_after=NOW - MINUTE
-            ),
-            id="expired",
-        ),
         pytest.param(lambda issuer, key: self_signed(key, issuer.certificate), id="self-signed"),
     ],
 )
@@ -238,6 +233,17 @@ def test_a_device_believes_no_such_server(
     assert isinstance(error, WrongServerError), error
     assert error.exit_code is ExitCode.VERIFICATION_FAILED
     assert "nothing was sent to it" in str(error)
+
+
+def test_an_expired_certificate_may_be_this_devices_clock(served: Deployment) -> None:
+    """No device can tell which of the two is wrong; either way it sends nothing and comes again later."""
+    issuer, key = issuer_of(served), new_key()
+    expired = issued(issuer, key, usage=SERVER, names=here(), not_before=NOW - 2 * DAY, not_after=NOW - MINUTE)
+    with impostor(key, expired, issuer.certificate) as address:
+        error = what_the_device_says(served, address)
+    assert isinstance(error, DeclinedError), error
+    assert error.exit_code is ExitCode.NOT_NOW
+    assert "set the clock" in str(error)
 
 
 def test_the_impostor_with_the_right_certificate_would_be_believed(served: Deployment) -> None:
