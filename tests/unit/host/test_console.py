@@ -26,8 +26,12 @@ def raising(error: BaseException) -> int:
 
 def test_success_is_zero_and_silent(capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_with(lambda: None) == 0
-    assert exit_with(lambda: 17) == 0
+    assert exit_with(lambda: "done") == 0
     assert capsys.readouterr() == ("", "")
+
+
+def test_an_exit_code_that_a_command_returns_is_kept() -> None:
+    assert exit_with(lambda: 17) == 17
 
 
 PLAIN = sorted(
