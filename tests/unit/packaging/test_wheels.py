@@ -6,7 +6,6 @@ tests/data/wheels lists the files that pip chose (scripts/wheel-list writes them
 from __future__ import annotations
 
 import tomllib
-from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -42,11 +41,30 @@ def tags(python: str, architecture: str) -> set[Tag]:
 
 def listed(python: str) -> dict[str, tuple[Version, frozenset[Tag]]]:
     found = {}
-    for line in (LISTS / f"aarch64-python{python}.txt").read_text("utf-8").splitlines():
+    for line in lines(python):
+        if line.startswith(" "):
+            continue
         name, version, _, wheel_tags = parse_wheel_filename(line)
         assert name not in found, f"{name} twice"
         found[str(name)] = (version, wheel_tags)
     return found
+
+
+def required(python: str) -> dict[str, list[Requirement]]:
+    """What each listed wheel requires, as its own metadata say."""
+    found: dict[str, list[Requirement]] = {}
+    name = ""
+    for line in lines(python):
+        if line.startswith(" "):
+            found[name].append(Requirement(line.strip()))
+        else:
+            name = str(parse_wheel_filename(line)[0])
+            found[name] = []
+    return found
+
+
+def lines(python: str) -> list[str]:
+    return (LISTS / f"aarch64-python{python}.txt").read_text("utf-8").splitlines()
 
 
 def environment_of_a_pi(python: str) -> Environment:
@@ -66,8 +84,8 @@ def environment_of_a_pi(python: str) -> Environment:
 
 
 def needed(python: str) -> dict[str, list[Requirement]]:
-    """The base install with all that it brings along there, after the metadata of what is installed here."""
-    environment = environment_of_a_pi(python)
+    """The base install with all that it brings along there."""
+    environment, brought = environment_of_a_pi(python), required(python)
     found: dict[str, list[Requirement]] = {}
     pending = [(requirement, "") for requirement in dependencies()]
     done: set[tuple[str, str]] = set()
@@ -81,7 +99,7 @@ def needed(python: str) -> dict[str, list[Requirement]]:
             if (name, wanted) in done:
                 continue
             done.add((name, wanted))
-            pending += [(Requirement(text), wanted) for text in metadata.requires(name) or []]
+            pending += [(each, wanted) for each in brought.get(name, [])]
     return found
 
 
@@ -124,7 +142,9 @@ def test_an_older_system_would_not_take_them() -> None:
 
 def test_the_lists_name_files_and_no_addresses() -> None:
     for path in LISTS.iterdir():
-        assert all(line.endswith(".whl") and "/" not in line for line in path.read_text("utf-8").splitlines())
+        text = path.read_text("utf-8")
+        assert "/" not in text
+        assert all(line.startswith(" ") or line.endswith(".whl") for line in text.splitlines())
 
 
 def test_no_torch_and_no_compiler_on_the_device() -> None:
