@@ -50,6 +50,7 @@ from nightshift.protocol.log_reading import LogReading
 from nightshift.protocol.manifest import Manifest
 from nightshift.protocol.merkle import verify_consistency
 from nightshift.protocol.plan import PlanDocument, prekey_from_proto, prekey_to_proto
+from nightshift.protocol.plan_checks import verify_bundle_entry
 from nightshift.protocol.release import ReleaseDocument, verify_release
 from nightshift.protocol.revocation import verify_revocation
 from nightshift.protocol.secagg import prekeys, sharing
@@ -223,7 +224,11 @@ def _secure_aggregation() -> Iterator[tuple[str, Target]]:
     running.add(honest.ciphertext)
     yield "ciphertext", Target(RunningSum.new(parameters, length).add, (bytes(honest.ciphertext),))
     yield "running-sum", Target(RunningSum.from_bytes, (running.to_bytes(),))
-    entry = _through(device_pb2.BundleEntry, partial(frozen.verify_entry, plan=plan))
+    # The log as it is now: what follows appends to it, and a proof is for one size.
+    checked = partial(
+        verify_bundle_entry, plan=plan, trust=world.trust, view=world.view(), set_position=frozen.set_index
+    )
+    entry = _through(device_pb2.BundleEntry, checked)
     yield "bundle-entry", Target(entry, (frozen.entries(1)[0].SerializeToString(),))
     member, made = frozen.member(1), frozen.answer(1)
 

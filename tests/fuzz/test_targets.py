@@ -24,7 +24,8 @@ MEMORY_BYTES = 64 << 20
 
 # fmt: off
 NAMES = [
-    "plan", "release", "release-offer", "checkpoint", "log-entry", "consistency-proof", "revocations",
+    "plan", "release", "release-offer", "decision", "decision-offer", "checkpoint", "log-entry",
+    "consistency-proof", "revocations",
     "signed-checkpoint", "device-certificate", "chain", "signing-certificate", "public-key", "signing-request",
     "contribution", "ciphertext", "running-sum", "bundle-entry", "answer", "share", "sealed-share", "prekey",
     "prekey-point", "erasure-statement", "refusal", "void-proof", "gguf", "manifest", "package", "adapter",
