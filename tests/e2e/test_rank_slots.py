@@ -36,7 +36,7 @@ def create_task(fleet: Fleet) -> None:
 def limit_rank(device: Device, rank: int) -> None:
     """What the owner, or the device profile, says of this machine; it is told to the coordinator."""
     file = device.home / "config.toml"
-    file.write_text(file.read_text("utf-8").replace("[training]\n", f"[training]\nrank = {rank}\n"), "utf-8")
+    file.write_text(file.read_text("utf-8").replace("rank = 32\n", f"rank = {rank}\n"), "utf-8")
     shown = device.command("config", "show", "--origin", "--json").json["training.rank"]
     assert shown == {"value": rank, "origin": str(file)}
     assert device.run().json["sent"] == []

@@ -31,6 +31,7 @@ LARGE_TASK = f"""name = "{LARGE}"
 model = "stories260K"
 [adapter]
 rank = 32
+ranks = [32]
 alpha = 16.0
 method = "alternate"
 [training]

@@ -38,6 +38,7 @@ DEVICE_CONFIG = """[policy]
 minimum_cohort = 3
 [training]
 threads = 1
+rank = 32
 [debug]
 keep_encoded_vector = true
 """
