@@ -33,11 +33,10 @@ class EngineKind(StrEnum):
 
 
 class Engine(Protocol):
-    """A loaded base model, with or without an adapter."""
+    """A loaded base model, with or without an adapter; `with` closes it."""
 
-    @property
-    def context_tokens(self) -> int:
-        """Longest sequence, prompt and answer together."""
+    context_tokens: int
+    """Longest sequence, prompt and answer together."""
 
     def generate(self, prompt: Sequence[int], sampling: SamplingSettings) -> Iterator[int]:
         """Yields tokens that continue a prompt, until end of sequence or a limit.
@@ -73,11 +72,13 @@ class Engine(Protocol):
 
     def __enter__(self) -> Self:
         """Returns the engine."""
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Closes the engine."""
+        self.close()
 
 
 Scores = NDArray[np.float64]

@@ -17,15 +17,13 @@ import sys
 import threading
 from collections.abc import Generator, Sequence
 from dataclasses import asdict, replace
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_client.data.tokens import TokenExample
 from edge_client.engines import errors
-from edge_client.engines.engine import EngineKind, Scores, check_prompt
+from edge_client.engines.engine import Engine, EngineKind, Scores, check_prompt
 from edge_client.engines.errors import EngineCrashedError, EngineError, EngineUnavailableError
 from edge_client.engines.frames import SMALL_BYTES, Channel, ChannelClosedError, Kind, pack_lists
 from edge_client.engines.processor import lacking_sentence
@@ -41,7 +39,7 @@ _START_WITHIN_S = 300.0  # a large model comes from an SD card at 20 MB/s
 _EXIT_WITHIN_S = 5.0
 
 
-class IsolatedEngine:
+class IsolatedEngine(Engine):
     """A model package in an engine process; see `Engine`.
 
     The process starts on first use. One thread at a time may use the engine;
@@ -58,20 +56,15 @@ class IsolatedEngine:
         self.kind = kind
         self._dimensions = package.manifest.dimensions
         longest = self._dimensions.context
-        self._context_tokens = min(context_tokens, longest) if context_tokens else longest
+        self.context_tokens = min(context_tokens, longest) if context_tokens else longest
         self._opening: dict[str, object] = {
             "engine": kind.value,
             "package": str(package.directory.absolute()),
             "threads": threads,
-            "context_tokens": self._context_tokens,
+            "context_tokens": self.context_tokens,
         }
         self._adapter = b""
         self._process: _Process | None = None
-
-    @property
-    def context_tokens(self) -> int:
-        """Longest sequence, prompt and answer together."""
-        return self._context_tokens
 
     @property
     def process_id(self) -> int | None:
@@ -104,8 +97,8 @@ class IsolatedEngine:
         Raises:
             EngineCrashedError: the process died; the tokens before that were good.
         """
-        check_prompt(prompt, self._dimensions.vocabulary, self._context_tokens)
-        room = min(sampling.max_tokens, self._context_tokens - len(prompt))
+        check_prompt(prompt, self._dimensions.vocabulary, self.context_tokens)
+        room = min(sampling.max_tokens, self.context_tokens - len(prompt))
         return self._generate(list(prompt), replace(sampling, max_tokens=room))
 
     def _generate(self, prompt: list[int], sampling: SamplingSettings) -> Generator[int, None, None]:
@@ -151,16 +144,6 @@ class IsolatedEngine:
         process, self._process = self._process, None
         if process is not None:
             process.stop()
-
-    def __enter__(self) -> Self:
-        """Returns the engine."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Closes the engine."""
-        self.close()
 
     def _ready(self) -> _Process:
         """The running process; a new one where the last is gone or was left in the middle of an answer."""

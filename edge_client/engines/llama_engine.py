@@ -9,15 +9,15 @@ from __future__ import annotations
 import ctypes
 import functools
 from collections.abc import Iterator, Sequence
-from types import ModuleType, TracebackType
-from typing import Any, Self
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_client.data.tokens import TokenExample
 from edge_client.engines.candidates import build_levels
-from edge_client.engines.engine import Scores, check_prompt
+from edge_client.engines.engine import Engine, Scores, check_prompt
 from edge_client.engines.errors import EngineError, EngineUnavailableError
 from edge_client.engines.memory_file import memory_file
 from edge_client.engines.prompt_cache import PromptCache
@@ -67,7 +67,7 @@ def _drop_log(level: int, text: bytes, data: object) -> None:
     """Keeps llama.cpp's chatter, which may quote file names, out of the logs."""
 
 
-class LlamaEngine:
+class LlamaEngine(Engine):
     """A model package in llama.cpp; see `Engine`.
 
     Args:
@@ -261,13 +261,3 @@ class LlamaEngine:
         if self._model:
             self._library.llama_model_free(self._model)
         self._context = self._adapter = self._model = self._batch = None
-
-    def __enter__(self) -> Self:
-        """Returns the engine."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Closes the engine."""
-        self.close()

@@ -8,8 +8,7 @@ branched by repeating its arrays.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from edge_client.data.batches import by_length, collate
 from edge_client.data.tokens import TokenExample
 from edge_client.engines.candidates import Level, build_levels
-from edge_client.engines.engine import Scores, check_prompt
+from edge_client.engines.engine import Engine, Scores, check_prompt
 from edge_client.engines.errors import EngineError
 from edge_client.engines.onnx_decoder import OnnxDecoder
 from edge_client.engines.sampling import Sampler, SamplingSettings, log_softmax
@@ -35,7 +34,7 @@ _BATCH_SEQUENCES = 512
 Cache = list[NDArray[np.float32]]
 
 
-class OnnxEngine:
+class OnnxEngine(Engine):
     """A model package in ONNX Runtime; see `Engine`.
 
     Sessions open on first use: a device that only evaluates never loads the decode graph.
@@ -165,16 +164,6 @@ class OnnxEngine:
         """Releases the sessions; the next use opens them again."""
         self._decoder = None
         self._sessions.clear()
-
-    def __enter__(self) -> Self:
-        """Returns the engine."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Closes the engine."""
-        self.close()
 
     def _empty_cache(self, rows: int) -> Cache:
         shape = (rows, self._dimensions.kv_heads, 0, self._dimensions.head_dim)
