@@ -227,7 +227,8 @@ def whole() -> click.Group:
     return cli
 
 
-def _run() -> Any:
+def run_command_line() -> Any:
+    """Runs what `sys.argv` asks for; the entry point, less ending the process."""
     try:
         return whole()(prog_name="coordinator", standalone_mode=False)
     except click.ClickException as error:
@@ -239,7 +240,7 @@ def _run() -> Any:
 def main() -> None:
     """Entry point: runs the command and ends with its exit code (docs/operations.md)."""
     prepare_grpc()
-    code = exit_with(_run)
+    code = exit_with(run_command_line)
     sys.stdout.flush()
     # grpc keeps threads that may outlive the interpreter's shutdown; everything is closed by now.
     os._exit(code)

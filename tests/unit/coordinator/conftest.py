@@ -10,6 +10,7 @@ from coordinator.home import Home
 from coordinator.service.server import serving
 from nightshift.packages.build import build_package
 from tests.support.coordinators import make_home, make_token, open_home
+from tests.support.operator_commands import Operate, operating
 from tests.support.scripted_device import ScriptedDevice
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -26,6 +27,12 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
     return make_home(tmp_path / "coordinator")
+
+
+@pytest.fixture
+def operate(home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Operate:
+    """Runs `coordinator ...` in this process, on the test's directory or another."""
+    return operating(monkeypatch, capsys, home.directory)
 
 
 @pytest.fixture

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,7 +23,6 @@ from coordinator.admin.messages import to_message, to_record
 from coordinator.admin.operator import Operator
 from coordinator.admin.verbs import VERBS
 from coordinator.cli.api import Elsewhere, _channel, pages
-from coordinator.cli.main import _run
 from coordinator.deployment import Deployment
 from coordinator.enrolment.key_files import key_pem
 from coordinator.home import Home
@@ -33,12 +32,12 @@ from coordinator.service.server import serving
 from coordinator.storage.rows import AuditRow, Task
 from nightshift.admin.v1 import admin_pb2, admin_pb2_grpc
 from nightshift.host.clock import now_unix_s
-from nightshift.host.console import exit_with
 from nightshift.host.tokens import JoinToken
 from nightshift.protocol.chains import load_chain
 from nightshift.protocol.errors import ExitCode, NightshiftError, RevokedError, UsageError
 from scripts.night.fleet import run_command
 from tests.support.coordinators import TASK, ServeProcess, free_port, make_home, make_task, make_token, open_home
+from tests.support.operator_commands import Operate
 from tests.support.scripted_device import ScriptedDevice
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -69,17 +68,13 @@ def calling(credentials: Credentials) -> Iterator[Elsewhere]:
 
 
 @pytest.fixture
-def command(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+def command(home: Home, tmp_path: Path, operate: Operate) -> Command:
     """Runs `coordinator`, in the directory, or with `credentials` from elsewhere."""
 
     def run(*words: str, credentials: Path | None = None) -> tuple[int, str, str]:
-        where = ["--data", str(tmp_path / "nothing"), "--credentials", str(credentials)]
-        flags = ["--data", str(home.directory)] if credentials is None else where
-        monkeypatch.setattr(sys, "argv", ["coordinator", *flags, *words])
-        capsys.readouterr()
-        code = exit_with(_run)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
+        data = home.directory if credentials is None else tmp_path / "nothing"
+        ran = operate(*words, data=data, credentials=credentials)
+        return ran.code, ran.out, ran.err
 
     return run
 
@@ -308,8 +303,9 @@ def test_a_round_is_watched_from_elsewhere_until_it_ends(
     code, out, err = command("round", "watch", f"{TASK}/1", "--every", "0.1", "--json", credentials=file)
     timer.join()
     assert code == ExitCode.OK, err
-    states = [json.loads(line)["state"] for line in out.splitlines()]
-    assert (states[0], states[-1], len(states)) == ("running", "void", 2)
+    lines = out.splitlines()
+    assert list(dict.fromkeys(json.loads(line)["state"] for line in lines)) == ["running", "void"]
+    assert all(one != other for one, other in itertools.pairwise(lines)), "a line is a change"
 
 
 def test_who_watches_does_not_hold_up_the_end(home: Home, package: Path) -> None:

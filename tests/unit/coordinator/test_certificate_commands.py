@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,13 +11,14 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from coordinator.cli.main import _run
+from coordinator.cli.main import run_command_line
 from coordinator.home import Home
 from coordinator.service import tls
 from coordinator.service.server import serving
 from nightshift.host.console import exit_with
 from nightshift.protocol.chains import load_chain
 from tests.support.coordinators import make_home, make_token, open_home
+from tests.support.operator_commands import Operate
 from tests.support.scripted_device import ScriptedDevice
 
 OK, USAGE = 0, 2
@@ -27,15 +27,13 @@ Run = Callable[..., Any]
 
 
 @pytest.fixture
-def run(home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+def run(home: Home, operate: Operate) -> Run:
     """Runs `coordinator ... --json` in this process: the object on stdout, or what went to stderr."""
 
     def command(*words: str, code: int = OK, data: Path = home.directory) -> Any:
-        monkeypatch.setattr(sys, "argv", ["coordinator", "--data", str(data), *words, "--json"])
-        capsys.readouterr()
-        assert exit_with(_run) == code
-        said = capsys.readouterr()
-        return json.loads(said.out) if code == OK else said.err
+        ran = operate(*words, "--json", data=data)
+        assert ran.code == code
+        return ran.json if code == OK else ran.err
 
     return command
 
@@ -60,7 +58,7 @@ def test_an_intermediate_that_ends_soon_is_told(
     monkeypatch.setattr(sys, "argv", ["coordinator", "--data", str(home.directory), "status"])
     for days, told in ((1000.5, False), (1010.5, True)):
         offset.write_text(str(days * 86_400), "ascii")
-        assert exit_with(_run) == OK
+        assert exit_with(run_command_line) == OK
         assert ("the intermediate certificate ends in 84 days" in capsys.readouterr().out) is told
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,15 +11,14 @@ import numpy as np
 import pytest
 from sqlalchemy import select
 
-from coordinator.cli.main import _run
 from coordinator.deployment import Deployment
 from coordinator.rounds.plans import open_round
 from coordinator.storage.rows import AuditRow, Task
 from nightshift.host.clock import now_unix_s
-from nightshift.host.console import exit_with
 from nightshift.protocol.errors import ClonedIdentityError
 from nightshift.protocol.readable_ids import readable_id
 from tests.support.coordinators import TASK, make_task
+from tests.support.operator_commands import Operate
 from tests.support.scripted_device import ScriptedDevice
 
 Join = Callable[[], ScriptedDevice]
@@ -28,15 +26,13 @@ Run = Callable[..., str]
 
 
 @pytest.fixture
-def run(served: Deployment, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+def run(served: Deployment, operate: Operate) -> Run:
     """Runs `coordinator device ...` beside the serving coordinator; its stdout."""
 
     def command(*words: str, code: int = 0) -> str:
-        monkeypatch.setattr(sys, "argv", ["coordinator", "--data", str(served.home.directory), "device", *words])
-        capsys.readouterr()
-        assert exit_with(_run) == code
-        said = capsys.readouterr()
-        return said.out if code == 0 else said.err
+        ran = operate("device", *words, data=served.home.directory)
+        assert ran.code == code
+        return ran.out if code == 0 else ran.err
 
     return command
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.cli.main import _run
+from coordinator.cli.main import run_command_line
 from coordinator.doctor import stores
 from coordinator.doctor.checkup import check_up
 from coordinator.home import Home
@@ -183,12 +183,12 @@ def test_a_cohort_that_nobody_advances(home: Home, package: Path, clock: Callabl
 
 def test_the_command(home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "argv", ["coordinator", "--data", str(home.directory), "doctor", "--json"])
-    assert exit_with(_run) == ExitCode.OK
+    assert exit_with(run_command_line) == ExitCode.OK
     told = json.loads(capsys.readouterr().out)
     assert told["summary"].startswith("0 problems")
     (home.keys_directory / "signing.key").chmod(0o640)
     monkeypatch.setattr(sys, "argv", ["coordinator", "--data", str(home.directory), "doctor"])
-    assert exit_with(_run) == ExitCode.USAGE
+    assert exit_with(run_command_line) == ExitCode.USAGE
     text = capsys.readouterr().out
     assert "problem keys:" in text
     assert "-> chmod 600" in text

@@ -19,7 +19,7 @@ import pytest
 
 from coordinator.admin import round_verbs
 from coordinator.admin.operator import Operator
-from coordinator.cli.main import _run, whole
+from coordinator.cli.main import run_command_line, whole
 from coordinator.deployment import Deployment
 from coordinator.home import Home
 from coordinator.rounds.plans import open_round
@@ -142,7 +142,7 @@ def test_in_a_pipe_it_is_lines_and_objects(
             sys, "argv", ["coordinator", "--data", str(home.directory), "round", "watch", f"{TASK}/1", *flags]
         )
         capsys.readouterr()
-        assert exit_with(_run) == 0
+        assert exit_with(run_command_line) == 0
         (line,) = capsys.readouterr().out.splitlines()
         assert "\x1b" not in line
         assert (json.loads(line)["state"] if flags else line).endswith("void" if flags else "answers")

@@ -6,7 +6,6 @@ import itertools
 import json
 import shutil
 import sqlite3
-import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -20,7 +19,6 @@ from tuf.api.exceptions import DownloadHTTPError, UnsignedMetadataError
 from tuf.api.metadata import Root, Snapshot, Targets, Timestamp
 from tuf.ngclient import FetcherInterface, Updater
 
-from coordinator.cli.main import _run
 from coordinator.deployment import Deployment
 from coordinator.doctor.checkup import check_up
 from coordinator.home import Home
@@ -31,11 +29,11 @@ from coordinator.releases.release_keys import ReleaseKeys
 from coordinator.releases.repository import latest, refresh_metadata, serve_release
 from coordinator.storage.rows import AuditRow, ReleaseMetadataRow, ReleaseRow
 from nightshift.host.clock import now_unix_s
-from nightshift.host.console import exit_with
 from nightshift.host.findings import Finding, Grade
 from nightshift.protocol.errors import MalformedError, NotFoundError, UsageError
 from nightshift.protocol.targets import MAX_METADATA_BYTES, Role, ServedRelease, adapter_target, package_target
 from tests.support.coordinators import TASK, make_task, open_home
+from tests.support.operator_commands import Operate
 
 DAY_S = 86_400
 OK, USAGE = 0, 2
@@ -79,15 +77,13 @@ def versions(deployment: Deployment) -> dict[str, int]:
 
 
 @pytest.fixture
-def run(home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+def run(home: Home, operate: Operate) -> Run:
     """Runs `coordinator ... --json` in this process: the object on stdout, or what went to stderr."""
 
     def command(*words: str, code: int = OK, data: Path = home.directory) -> Any:
-        monkeypatch.setattr(sys, "argv", ["coordinator", "--data", str(data), *words, "--json"])
-        capsys.readouterr()
-        assert exit_with(_run) == code
-        said = capsys.readouterr()
-        return json.loads(said.out) if code == OK else said.err
+        ran = operate(*words, "--json", data=data)
+        assert ran.code == code
+        return ran.json if code == OK else ran.err
 
     return command
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.cli.main import _run
+from coordinator.cli.main import run_command_line
 from coordinator.systemd import unit_text
 from nightshift.host.console import exit_with
 from nightshift.protocol.errors import UsageError
@@ -66,7 +66,7 @@ def test_the_command_prints_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["coordinator", "--data", str(tmp_path), "service", "print", "--user", "night"])
-    assert exit_with(_run) == 0
+    assert exit_with(run_command_line) == 0
     text = capsys.readouterr().out
     assert f"--data {tmp_path} serve\n" in text
     assert "User=night\n" in text
@@ -76,7 +76,7 @@ def test_the_command_prints_it(
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion(shell: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "argv", ["coordinator", "completion", shell])
-    assert exit_with(_run) == 0
+    assert exit_with(run_command_line) == 0
     assert "_COORDINATOR_COMPLETE" in capsys.readouterr().out
 
 
