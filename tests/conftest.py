@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from nightshift.host import clock
 from tests.support.coordinators import ServeProcess
 from tests.support.fleets import Fleet, Snapshots, copy_fleet
 from tests.support.stores import S3, S3_CREDENTIALS, PostgreSql, postgresql, s3
@@ -38,6 +39,19 @@ def fleet_from(tmp_path: Path) -> Iterator[Callable[[Path], Fleet]]:
     yield copy
     for fleet in fleets:
         fleet.coordinator.kill()
+
+
+@pytest.fixture
+def move_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Sets by how many seconds protocol time is ahead of the real one, for the devices and the coordinator alike."""
+    file = tmp_path / "clock"
+    monkeypatch.setenv(clock.ENVIRONMENT_VARIABLE, str(file))
+
+    def move(seconds: float) -> None:
+        file.write_text(f"{seconds}", "ascii")
+
+    move(0)
+    return move
 
 
 @pytest.fixture(scope="session")

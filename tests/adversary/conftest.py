@@ -6,25 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from nightshift.host import clock
 from tests.support import nights
 from tests.support.fleets import Snapshots
 from tests.support.nights import Night
 
 NightOf = Callable[..., Night]
-
-
-@pytest.fixture
-def move_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Sets by how many seconds protocol time is ahead of the real one, for the devices and the coordinator alike."""
-    file = tmp_path / "clock"
-    monkeypatch.setenv(clock.ENVIRONMENT_VARIABLE, str(file))
-
-    def move(seconds: float) -> None:
-        file.write_text(f"{seconds}", "ascii")
-
-    move(0)
-    return move
 
 
 @pytest.fixture

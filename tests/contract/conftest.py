@@ -1,4 +1,4 @@
-"""Both databases and both object stores, for the contract that all of them must keep."""
+"""Both databases and both object stores, for the contract that all of them must keep, alone and in pairs."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from coordinator.configuration import Storage
 from coordinator.storage.bucket import BucketObjects
 from coordinator.storage.database import Database
 from coordinator.storage.migration import migrate
 from coordinator.storage.objects import DirectoryObjects, Objects
-
-DATABASES = ("sqlite", "postgresql")
-STORES = ("directory", "s3")
+from tests.support.stores import DATABASES, STORES, StorageOf
 
 
 @pytest.fixture(params=DATABASES)
@@ -40,3 +39,22 @@ def objects(request: pytest.FixtureRequest, tmp_path: Path) -> Objects:
         return DirectoryObjects(tmp_path / "objects")
     server = request.getfixturevalue("s3_server")
     return BucketObjects(f"{server.new_bucket()}/some/prefix", endpoint=server.endpoint)
+
+
+@pytest.fixture
+def storage_of(request: pytest.FixtureRequest) -> StorageOf:
+    """Makes an empty database and an empty store of one of `PAIRS`; what stays empty lies in the data directory."""
+
+    def made(pair: str) -> Storage:
+        database, _, store = pair.partition("-")
+        storage = Storage()
+        if database == "postgresql":
+            server = request.getfixturevalue("postgresql_server")
+            storage = storage.model_copy(update={"database": server.new_database()})
+        if store == "s3":
+            server = request.getfixturevalue("s3_server")
+            place = {"objects": f"{server.new_bucket()}/some/prefix", "objects_endpoint": server.endpoint}
+            storage = storage.model_copy(update=place)
+        return storage
+
+    return made

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -31,24 +30,9 @@ from nightshift.protocol.errors import HashMismatchError, NotFoundError, UsageEr
 from tests.support.coordinators import open_home
 from tests.support.fleets import Snapshots
 from tests.support.nights import night
-from tests.support.stores import S3, PostgreSql
+from tests.support.stores import PAIRS, StorageOf
 
 pytestmark = pytest.mark.slow
-
-PLACES = ("sqlite-directory", "postgresql-s3")
-StorageOf = Callable[[str], Storage]
-
-
-@pytest.fixture
-def storage_of(request: pytest.FixtureRequest) -> StorageOf:
-    def made(place: str) -> Storage:
-        if place == PLACES[0]:
-            return Storage()
-        server: PostgreSql = request.getfixturevalue("postgresql_server")
-        bucket: S3 = request.getfixturevalue("s3_server")
-        return Storage(database=server.new_database(), objects=bucket.new_bucket(), objects_endpoint=bucket.endpoint)
-
-    return made
 
 
 def no_clock(seconds: float) -> None:
@@ -75,7 +59,7 @@ def rows_of(deployment: Deployment, *tables: str) -> dict[str, int]:
         }
 
 
-@pytest.mark.parametrize(("before", "after"), [PLACES, PLACES[::-1]])
+@pytest.mark.parametrize(("before", "after"), list(zip(PAIRS, reversed(PAIRS), strict=True)))
 def test_a_planned_move_loses_nothing(
     before: str, after: str, storage_of: StorageOf, tmp_path: Path, snapshots: Snapshots
 ) -> None:

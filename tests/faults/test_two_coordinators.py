@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from sqlalchemy import func, select
 
 from coordinator import log
 from coordinator.aggregation import places
-from coordinator.configuration import Storage
+from coordinator.configuration import Storage, read_configuration
 from coordinator.deployment import Deployment
 from coordinator.home import Home
 from coordinator.leases import LEADER, replica_name
@@ -73,10 +73,7 @@ class Pair:
 
     def at(self, device: ScriptedDevice, which: int) -> ScriptedDevice:
         """Let a device speak to one of the two from now on."""
-        device.close()
-        with open_home(self.homes[which]) as deployment:
-            address = deployment.configuration.device_address()
-        device.token = replace(device.token, device_address=address)
+        device.call_at(read_configuration(self.homes[which]).device_address())
         return device
 
     def open_round(self) -> VerifiedPlan:

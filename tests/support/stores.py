@@ -13,7 +13,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,14 @@ from pathlib import Path
 import psycopg
 import psycopg.sql
 import pytest
+
+from coordinator.configuration import Storage
+
+DATABASES = ("sqlite", "postgresql")
+STORES = ("directory", "s3")
+PAIRS = tuple(f"{database}-{store}" for database in DATABASES for store in STORES)
+"""What a coordinator may keep its rows and its objects in."""
+StorageOf = Callable[[str], Storage]
 
 _UNPRIVILEGED = ("postgres", "nobody")
 _BINARIES = "/usr/lib/postgresql/*/bin"
