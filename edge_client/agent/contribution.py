@@ -13,7 +13,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 from edge_client import policy
-from edge_client.agent import local_training, metrics, uploads
+from edge_client.agent import local_training, metrics, pace, uploads
 from edge_client.agent.examination import Assignment
 from edge_client.agent.releases import adapter_bytes, obtain_adapter
 from edge_client.agent.session import Session
@@ -49,13 +49,20 @@ def prepare(
     on_step: local_training.OnStep = local_training.tell_nobody,
     on_download: Progress = no_progress,
 ) -> StoredContribution:
-    """Train for a plan and journal the encrypted contribution.
+    """Train for a plan and journal the encrypted contribution; what is cut off, the timer's next pass goes on with.
 
     Raises:
         DeclinedError: openness, data or training do not allow it; says why.
         VerificationError: base model or parent adapter are not what the plan names.
         ResourceError: not enough disk or memory.
     """
+    with pace.going_on_later(session.store.database, assignment.plan.document.latest_upload_deadline_unix_s):
+        return _prepare(session, assignment, on_step, on_download)
+
+
+def _prepare(
+    session: Session, assignment: Assignment, on_step: local_training.OnStep, on_download: Progress
+) -> StoredContribution:
     local_training.require_enabled(session.configuration.training)
     document = assignment.plan.document
     metrics.require_known(document)

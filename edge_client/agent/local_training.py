@@ -125,6 +125,7 @@ def train(job: Job, limits: TrainingLimits, *, on_step: OnStep = tell_nobody) ->
 
     Raises:
         DeclinedError: nothing fit to be used came out; says why.
+        TrainingStoppedError: it was told to end; a checkpoint waits.
         ResourceError: not enough memory even for the smallest step.
         TrainingError: the training process failed.
     """
@@ -189,11 +190,14 @@ def check_complete(result: ChildResult, steps: int) -> ChildResult:
     """Refuse what was cut short, and what rests on too little text.
 
     Raises:
-        DeclinedError: with the reason.
+        TrainingStoppedError: it was cut short, with the reason.
+        DeclinedError: there is too little text.
     """
+    from edge_client.training.errors import TrainingStoppedError
+
     outcome = result.outcome
     if outcome.stopped is not None:
-        raise DeclinedError(
+        raise TrainingStoppedError(
             f"training stopped after {outcome.steps_done} of {steps} steps ({outcome.stopped}); "
             "nothing was sent, the next run goes on from the last checkpoint"
         )

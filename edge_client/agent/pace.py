@@ -7,16 +7,19 @@
 | nobody answered | 15 minutes, doubled each time in a row, two hours at most, times 0.5 to 1.5 |
 
 The random parts keep devices that lost one coordinator from coming back in step.
-`run --now` does not wait, and an unsent contribution waits for no pace, only for
-patience. A moment further away than any of these rules can name comes from a clock that
-was wrong, and is forgotten.
+`run --now` does not wait. An unsent contribution waits for no pace, only for patience, and so does
+training that was cut off, by the owner's conditions or by the power, as long as its round takes uploads. A
+moment further away than any of these rules can name comes from a clock that was wrong, and is forgotten.
 """
 
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from edge_client.training.errors import TrainingStoppedError
 from nightshift.protocol.errors import NightshiftError, OverloadedError, UnreachableError
 
 if TYPE_CHECKING:
@@ -29,6 +32,8 @@ FIRST_PATIENCE_S = 15 * 60
 LONGEST_PATIENCE_S = 2 * 3600
 
 NEXT_CHECK_IN, RETRY_AFTER, FAILURES = "next_check_in", "retry_after", "unanswered_passes"
+CUT_OFF_UNTIL = "training_cut_off_until"
+"""Training for a round was begun and not ended; the moment from which it would be too late to go on."""
 
 
 def note_answer(database: Database, now_unix_s: int, wanted: device_pb2.NextCheckIn, *, draw: float) -> None:
@@ -42,7 +47,36 @@ def note_answer(database: Database, now_unix_s: int, wanted: device_pb2.NextChec
     """
     pause_s = min(wanted.not_before_s, LONGEST_PAUSE_S)
     window_s = min(wanted.window_s, LONGEST_PAUSE_S - pause_s)
-    database.put(**{NEXT_CHECK_IN: now_unix_s + pause_s + int(draw * window_s), RETRY_AFTER: 0, FAILURES: 0})
+    next_check_in = now_unix_s + pause_s + int(draw * window_s)
+    # Whether its round still takes uploads, the answer says; `going_on_later` notes it again.
+    database.put(**{NEXT_CHECK_IN: next_check_in, RETRY_AFTER: 0, FAILURES: 0, CUT_OFF_UNTIL: 0})
+
+
+@contextmanager
+def going_on_later(database: Database, until_unix_s: int) -> Iterator[None]:
+    """Work for a round; where it is cut off, the timer's next pass goes on with it and waits for no pace.
+
+    Noted before it begins, for a power cut gives no notice. What ends by itself, well or badly, is not waiting.
+
+    Args:
+        database: keeps it.
+        until_unix_s: the round takes no upload after it.
+    """
+    database.put(**{CUT_OFF_UNTIL: until_unix_s})
+    try:
+        yield
+    except (TrainingStoppedError, UnreachableError, OverloadedError):
+        raise
+    except Exception:
+        database.put(**{CUT_OFF_UNTIL: 0})
+        raise
+    database.put(**{CUT_OFF_UNTIL: 0})
+
+
+def cut_off_until(database: Database, now_unix_s: int) -> int | None:
+    """Until when training that was cut off can go on; None if there is none."""
+    until = database.number(CUT_OFF_UNTIL) or 0
+    return until if now_unix_s < until <= now_unix_s + LONGEST_PAUSE_S else None
 
 
 def note_failure(database: Database, now_unix_s: int, error: NightshiftError, *, draw: float) -> None:
@@ -72,7 +106,7 @@ def wait_until(database: Database, now_unix_s: int, *, work_waits: bool) -> int 
         work_waits: something is here that the coordinator still has to get.
     """
     moments = [database.number(RETRY_AFTER) or 0]
-    if not work_waits:
+    if not work_waits and cut_off_until(database, now_unix_s) is None:
         moments.append(database.number(NEXT_CHECK_IN) or 0)
     latest = max(moments)
     return latest if now_unix_s < latest <= now_unix_s + LONGEST_PAUSE_S else None

@@ -11,6 +11,7 @@ from edge_client.cli.options import Call, device_command
 if TYPE_CHECKING:
     from edge_client.store import Store
     from edge_client.store.contributions import StoredContribution
+    from edge_client.store.records import Pass
 
 MOST_VOIDS = 5
 """How many void cohorts are shown, the newest."""
@@ -25,6 +26,7 @@ def status(call: Call) -> None:
     from edge_client.identity import load_identity, load_membership
     from edge_client.ledger import readable_time
     from edge_client.store import open_store
+    from nightshift.host.files import is_locked
     from nightshift.protocol.certificates import read_device_certificate
     from nightshift.protocol.readable_ids import readable_id
 
@@ -37,7 +39,7 @@ def status(call: Call) -> None:
     with open_store(call.home) as store:
         asked = checklist(call.home, configuration, membership, store).before_a_pass()
         readings = [condition.read() for condition in asked]
-        facts = _facts(store)
+        facts = _facts(store, running=is_locked(call.home.lock_file))
     blocking = [reading.reason for reading in readings if reading.verdict is Verdict.NO]
     health = _health(facts, blocking)
     value = {
@@ -60,6 +62,7 @@ def status(call: Call) -> None:
         *(str(reading) for reading in readings),
         f"last pass: {facts['last_pass'] or 'none'}",
         *([f"the timer's passes connect after {facts['waiting_until']}"] if facts["waiting_until"] else []),
+        *([f"training was cut off; passes before {facts['cut_off_until']} go on"] if facts["cut_off_until"] else []),
         f"adapters in use: {', '.join(facts['adapters_in_use']) or 'none'}",
         *(f"chosen by the owner: {pinned}" for pinned in facts["adapters_pinned"]),
         *(f"kept back: {kept}" for kept in facts["adapters_kept_back"]),
@@ -71,23 +74,25 @@ def status(call: Call) -> None:
     call.emit(value, "\n".join(lines))
 
 
-def _facts(store: Store) -> dict[str, Any]:
+def _facts(store: Store, *, running: bool) -> dict[str, Any]:
     from edge_client.agent import pace
     from edge_client.ledger import readable_time
     from nightshift.host.clock import now_unix_s
 
     last = store.records.last_pass()
     waiting = pace.wait_until(store.database, now_unix_s(), work_waits=bool(store.contributions.unfinished()))
-    next_check_in = store.database.number("next_check_in")
+    next_check_in = store.database.number(pace.NEXT_CHECK_IN)
+    cut_off = pace.cut_off_until(store.database, now_unix_s())
     lost_at = store.database.lost_at_unix_s
     found = {task: store.adapters.in_use(task) for task in store.adapters.tasks()}
     in_use = {task: pair for task, pair in found.items() if pair is not None}
     return {
+        "running": running,
         "last_pass": None
         if last is None
-        else f"{readable_time(last.started_at_unix_s)}, "
-        + ("cut off" if last.ended_at_unix_s is None else f"exit {last.exit_code}: {last.summary}"),
+        else f"{readable_time(last.started_at_unix_s)}, {_end(last, running=running)}",
         "next_check_in": None if next_check_in is None else readable_time(next_check_in),
+        "cut_off_until": None if cut_off is None or running else readable_time(cut_off),
         "waiting_until": None if waiting is None else readable_time(waiting),
         "adapters_in_use": [pair.current for pair in in_use.values() if pair.current is not None],
         "adapters_pinned": [
@@ -115,6 +120,12 @@ def _facts(store: Store) -> dict[str, Any]:
     }
 
 
+def _end(last: Pass, *, running: bool) -> str:
+    if last.ended_at_unix_s is not None:
+        return f"exit {last.exit_code}: {last.summary}"
+    return "under way" if running else "cut off"
+
+
 def _void(contribution: StoredContribution) -> dict[str, Any]:
     """What became of a contribution whose cohort ended without a sum."""
     from edge_client.ledger import readable_time
@@ -139,6 +150,8 @@ def _void(contribution: StoredContribution) -> dict[str, Any]:
 def _health(facts: dict[str, Any], blocking: list[str]) -> str:
     if facts["security_events"]:
         return f"ATTENTION: the coordinator did {len(facts['security_events'])} things that it may not do; see below"
+    if facts["running"]:
+        return "healthy; at work now"
     if facts["data_sources"] == 0:
         return "healthy, but there is no text to learn from: edge-client data add PATH --format chat|prompt|text|csv"
     if blocking:

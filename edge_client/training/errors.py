@@ -12,11 +12,13 @@
             └── ChildTimeoutError   it did not stop when told to
     ResourceError
     └── ChildOutOfMemoryError       it met its memory ceiling
+    DeclinedError
+    └── TrainingStoppedError        it was told to end; a checkpoint waits
 """
 
 from __future__ import annotations
 
-from nightshift.protocol.errors import NightshiftError, ResourceError
+from nightshift.protocol.errors import DeclinedError, NightshiftError, ResourceError
 
 
 class TrainingError(NightshiftError):
@@ -49,3 +51,7 @@ class ChildTimeoutError(ChildFailedError):
 
 class ChildOutOfMemoryError(ResourceError):
     """The training process met its memory ceiling."""
+
+
+class TrainingStoppedError(DeclinedError):
+    """Training was told to end before its last step; a checkpoint waits to be continued."""

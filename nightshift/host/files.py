@@ -130,6 +130,22 @@ def exclusive_lock(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def is_locked(path: Path) -> bool:
+    """Whether a process is in a block of `exclusive_lock` now; for showing only, a moment later it may be otherwise."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        # Shared and given back at once: several may look, and a run that begins in this instant is told to wait.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def require_free_space(directory: Path, size_bytes: int, *, reserve_bytes: int = 16 * 2**20) -> None:
     """Check before a download or a training run that the disk has room.
 

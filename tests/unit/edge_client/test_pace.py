@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from edge_client.agent import pace
 from edge_client.store.database import Database
-from nightshift.protocol.errors import DeclinedError, OverloadedError, UnreachableError, VerificationError
+from edge_client.training.errors import TrainingStoppedError
+from nightshift.protocol.errors import DeclinedError, OverloadedError, ResourceError, UnreachableError, VerificationError
 from nightshift.v1 import device_pb2
 
 NOW = 1_800_000_000
@@ -49,6 +50,50 @@ def test_the_coordinators_window_is_honoured_and_spread(database: Database, draw
 def test_an_unsent_contribution_does_not_wait_for_the_window(database: Database) -> None:
     pace.note_answer(database, NOW, device_pb2.NextCheckIn(not_before_s=3600), draw=0)
     assert wait_s(database, work_waits=True) is None
+
+
+def cut_off(database: Database, error: BaseException, *, deadline_s: int = 7200) -> None:
+    """A pass that was told to come again in an hour begins to train, and ends with an error."""
+    pace.note_answer(database, NOW, device_pb2.NextCheckIn(not_before_s=3600), draw=0)
+    with pytest.raises(type(error)), pace.going_on_later(database, NOW + deadline_s):
+        raise error
+
+
+@pytest.mark.parametrize(
+    "error", [TrainingStoppedError("unplugged"), UnreachableError("gone"), KeyboardInterrupt(), SystemExit()]
+)
+def test_training_that_was_cut_off_does_not_wait_for_the_window(database: Database, error: BaseException) -> None:
+    cut_off(database, error)
+    assert wait_s(database) is None
+    assert pace.cut_off_until(database, NOW) == NOW + 7200
+
+
+@pytest.mark.parametrize("error", [DeclinedError("nothing learnt"), ResourceError("memory"), ValueError("a defect")])
+def test_training_that_failed_by_itself_is_not_tried_again_every_hour(database: Database, error: Exception) -> None:
+    cut_off(database, error)
+    assert wait_s(database) == 3600
+    assert pace.cut_off_until(database, NOW) is None
+
+
+def test_training_that_was_cut_off_waits_where_its_round_is_over(database: Database) -> None:
+    cut_off(database, TrainingStoppedError("unplugged"), deadline_s=600)
+    assert wait_s(database, now=NOW + 599) is None
+    assert wait_s(database, now=NOW + 600) == 3000
+
+
+def test_the_next_answer_and_a_good_end_leave_nothing_to_go_on_with(database: Database) -> None:
+    cut_off(database, TrainingStoppedError("unplugged"))
+    pace.note_answer(database, NOW, device_pb2.NextCheckIn(not_before_s=3600), draw=0)
+    assert wait_s(database) == 3600
+    with pace.going_on_later(database, NOW + 7200):
+        assert wait_s(database) is None, "a power cut gives no notice"
+    assert wait_s(database) == 3600
+
+
+def test_training_that_was_cut_off_is_patient_with_a_coordinator_that_is_away(database: Database) -> None:
+    cut_off(database, TrainingStoppedError("unplugged"))
+    pace.note_failure(database, NOW, UnreachableError("gone"), draw=0.5)
+    assert wait_s(database) == 900
 
 
 @given(not_before_s=st.integers(0, 2**32 - 1), window_s=st.integers(0, 2**32 - 1), draw=st.floats(0, 1))

@@ -19,6 +19,7 @@ import pytest
 
 from nightshift.host.files import (
     exclusive_lock,
+    is_locked,
     make_private_directory,
     read_private,
     remove_temporaries,
@@ -250,7 +251,9 @@ sys.exit(exit_with(command))
 
 def test_a_second_run_is_turned_away_and_a_killed_one_holds_nothing(tmp_path: Path) -> None:
     lock, child = tmp_path / "lock", tmp_path / "child"
+    assert not is_locked(lock), "there is no such file yet"
     with running(HOLDS, lock, child) as holder:
+        assert is_locked(lock)
         with pytest.raises(BusyError, match="another run holds"), exclusive_lock(lock):
             pass
         second = subprocess.run(
