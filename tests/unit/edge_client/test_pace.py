@@ -12,7 +12,13 @@ from hypothesis import strategies as st
 from edge_client.agent import pace
 from edge_client.store.database import Database
 from edge_client.training.errors import TrainingStoppedError
-from nightshift.protocol.errors import DeclinedError, OverloadedError, ResourceError, UnreachableError, VerificationError
+from nightshift.protocol.errors import (
+    DeclinedError,
+    OverloadedError,
+    ResourceError,
+    UnreachableError,
+    VerificationError,
+)
 from nightshift.v1 import device_pb2
 
 NOW = 1_800_000_000
