@@ -165,6 +165,7 @@ class ConditionSettings(_Section):
 
     Attributes:
         hours: span of the day in local time, such as 22:00-06:30; empty is any time.
+        tell_hours: let the coordinator know them in whole hours, so that it calls this device back inside them.
         require_mains_power: wait until the machine is plugged in.
         power: what feeds it, for a machine whose sensors do not say.
         minimum_battery_percent: charge below which nothing runs.
@@ -181,6 +182,7 @@ class ConditionSettings(_Section):
     """
 
     hours: str = ""
+    tell_hours: bool = True
     require_mains_power: bool = True
     power: Literal["auto", "mains", "battery"] = "auto"
     minimum_battery_percent: int = Field(default=20, ge=0, le=100)

@@ -21,6 +21,7 @@ from nightshift.protocol.errors import UsageError
 
 if TYPE_CHECKING:
     from nightshift.protocol.plan import PlanDocument
+    from nightshift.v1 import device_pb2
 
 _UNITS = {"m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 
@@ -62,12 +63,21 @@ def joined(store: Store, *, now_unix_s: int, recipient: str, size_bytes: int, de
     store.records.add_ledger(LedgerEntry(now_unix_s, "join", size_bytes, recipient, sentence, {}))
 
 
-def checked_in(store: Store, *, now_unix_s: int, recipient: str, size_bytes: int, prekeys: int) -> None:
+def checked_in(
+    store: Store,
+    *,
+    now_unix_s: int,
+    recipient: str,
+    size_bytes: int,
+    prekeys: int,
+    hours: device_pb2.NightHours | None = None,
+) -> None:
     """A check-in went out."""
     keys = f" and {prekeys} new one-time public keys" if prekeys else ""
+    told = f"; it may be called back for {hours.length_h} h from {hours.begin_hour_utc:02}:00 UTC" if hours else ""
     sentence = (
         "checked in: sent the program's version, how many rank slots this machine trains at most, and the size of the "
-        f"log seen last{keys}; no text, no results"
+        f"log seen last{keys}{told}; no text, no results"
     )
     store.records.add_ledger(LedgerEntry(now_unix_s, "check-in", size_bytes, recipient, sentence, {"prekeys": prekeys}))
 

@@ -17,6 +17,8 @@ from edge_client.agent import nonces, pace, prekeys
 from edge_client.agent.moving import follow
 from edge_client.agent.session import Session
 from edge_client.agent.voids import note_voids
+from edge_client.conditions.hours import Hours
+from edge_client.conditions.hours_in_utc import in_utc
 from edge_client.connection import CALL_DEADLINE_S
 from nightshift.host.failpoints import failpoint
 from nightshift.protocol.errors import (
@@ -106,9 +108,10 @@ def _exchange(session: Session, keys: list[StoredPrekey], *, no_plan: bool, with
         last_nonce=nonces.presented(session.store.database),
         next_nonce=nonces.proposed(session.store.database),
         rank_limit=session.configuration.training.rank,
+        night_hours=_night_hours(session),
     )
     failpoint("device.check-in.prepared")
-    response = _send(session, request, len(keys))
+    response = _send(session, request)
     nonces.answered(session.store.database, request.next_nonce)
     failpoint("device.check-in.sent")
     if not PROTOCOL_VERSION_MIN <= response.protocol_version <= PROTOCOL_VERSION_MAX:
@@ -128,7 +131,18 @@ def _exchange(session: Session, keys: list[StoredPrekey], *, no_plan: bool, with
     return CheckedIn(response, view, revoked)
 
 
-def _send(session: Session, request: device_pb2.CheckInRequest, keys: int) -> device_pb2.CheckInResponse:
+def _night_hours(session: Session) -> device_pb2.NightHours | None:
+    """The owner's hours, coarse, where there are any and they may be told."""
+    from nightshift.v1 import device_pb2
+
+    conditions = session.configuration.conditions
+    if not conditions.hours or not conditions.tell_hours:
+        return None
+    told = in_utc(Hours.parse(conditions.hours), session.now_unix_s)
+    return device_pb2.NightHours(begin_hour_utc=told.begin_hour, length_h=told.length_h) if told else None
+
+
+def _send(session: Session, request: device_pb2.CheckInRequest) -> device_pb2.CheckInResponse:
     connection = session.connection
     try:
         response: device_pb2.CheckInResponse = connection.call(
@@ -137,19 +151,20 @@ def _send(session: Session, request: device_pb2.CheckInRequest, keys: int) -> de
     except UnreachableError:
         raise
     except Exception:
-        _enter(session, request, keys)
+        _enter(session, request)
         raise
-    _enter(session, request, keys)
+    _enter(session, request)
     return response
 
 
-def _enter(session: Session, request: device_pb2.CheckInRequest, keys: int) -> None:
+def _enter(session: Session, request: device_pb2.CheckInRequest) -> None:
     ledger.checked_in(
         session.store,
         now_unix_s=session.now_unix_s,
         recipient=session.connection.address,
         size_bytes=request.ByteSize(),
-        prekeys=keys,
+        prekeys=len(request.prekeys),
+        hours=request.night_hours if request.HasField("night_hours") else None,
     )
 
 

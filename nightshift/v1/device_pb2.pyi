@@ -19,7 +19,7 @@ SHARE_FAULT_DOES_NOT_OPEN: ShareFault
 SHARE_FAULT_NOT_IN_FIELD: ShareFault
 
 class CheckInRequest(_message.Message):
-    __slots__ = ("protocol_version_min", "protocol_version_max", "client_version", "log_size", "prekeys", "epoch", "no_plan", "last_nonce", "next_nonce", "rank_limit", "without_tasks")
+    __slots__ = ("protocol_version_min", "protocol_version_max", "client_version", "log_size", "prekeys", "epoch", "no_plan", "last_nonce", "next_nonce", "rank_limit", "without_tasks", "night_hours")
     PROTOCOL_VERSION_MIN_FIELD_NUMBER: _ClassVar[int]
     PROTOCOL_VERSION_MAX_FIELD_NUMBER: _ClassVar[int]
     CLIENT_VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -31,6 +31,7 @@ class CheckInRequest(_message.Message):
     NEXT_NONCE_FIELD_NUMBER: _ClassVar[int]
     RANK_LIMIT_FIELD_NUMBER: _ClassVar[int]
     WITHOUT_TASKS_FIELD_NUMBER: _ClassVar[int]
+    NIGHT_HOURS_FIELD_NUMBER: _ClassVar[int]
     protocol_version_min: int
     protocol_version_max: int
     client_version: str
@@ -42,7 +43,16 @@ class CheckInRequest(_message.Message):
     next_nonce: bytes
     rank_limit: int
     without_tasks: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, protocol_version_min: _Optional[int] = ..., protocol_version_max: _Optional[int] = ..., client_version: _Optional[str] = ..., log_size: _Optional[int] = ..., prekeys: _Optional[_Iterable[_Union[_plan_pb2.Prekey, _Mapping]]] = ..., epoch: _Optional[int] = ..., no_plan: _Optional[bool] = ..., last_nonce: _Optional[bytes] = ..., next_nonce: _Optional[bytes] = ..., rank_limit: _Optional[int] = ..., without_tasks: _Optional[_Iterable[str]] = ...) -> None: ...
+    night_hours: NightHours
+    def __init__(self, protocol_version_min: _Optional[int] = ..., protocol_version_max: _Optional[int] = ..., client_version: _Optional[str] = ..., log_size: _Optional[int] = ..., prekeys: _Optional[_Iterable[_Union[_plan_pb2.Prekey, _Mapping]]] = ..., epoch: _Optional[int] = ..., no_plan: _Optional[bool] = ..., last_nonce: _Optional[bytes] = ..., next_nonce: _Optional[bytes] = ..., rank_limit: _Optional[int] = ..., without_tasks: _Optional[_Iterable[str]] = ..., night_hours: _Optional[_Union[NightHours, _Mapping]] = ...) -> None: ...
+
+class NightHours(_message.Message):
+    __slots__ = ("begin_hour_utc", "length_h")
+    BEGIN_HOUR_UTC_FIELD_NUMBER: _ClassVar[int]
+    LENGTH_H_FIELD_NUMBER: _ClassVar[int]
+    begin_hour_utc: int
+    length_h: int
+    def __init__(self, begin_hour_utc: _Optional[int] = ..., length_h: _Optional[int] = ...) -> None: ...
 
 class Duty(_message.Message):
     __slots__ = ("cohort_id",)

@@ -96,6 +96,25 @@ def test_what_the_coordinator_spent_is_replaced_in_the_same_contact(world: World
     assert [request.no_plan for request in coordinator.requests] == [False, False, True]
 
 
+@pytest.mark.parametrize(
+    ("conditions", "told"),
+    [({}, False), ({"hours": "22:00-06:30"}, True), ({"hours": "22:00-06:30", "tell_hours": False}, False)],
+)
+def test_hours_are_told_where_the_owner_named_some_and_lets_them_be_told(
+    conditions: dict[str, object], told: bool, world: World, tmp_path: Path
+) -> None:
+    coordinator = Honest(world)
+    configuration = Configuration.model_validate({"conditions": conditions})
+    with agent_of(world, device_of(world), tmp_path, coordinator, configuration) as session:
+        check_in(session)
+        (line,) = session.store.records.ledger()
+    (request,) = coordinator.requests
+    assert request.HasField("night_hours") is told
+    assert ("may be called back for" in line.sentence) is told, "the ledger says so"
+    if told:
+        assert request.night_hours.length_h in {7, 8}, "whole hours in any time zone"
+
+
 def test_a_coordinator_that_forgets_prekeys_on_purpose_fills_no_disk(world: World, tmp_path: Path) -> None:
     def nothing_held(response: device_pb2.CheckInResponse) -> None:
         response.prekeys_held = 0
