@@ -11,46 +11,23 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 
 import pytest
 
 from scripts.night.fleet import Device
-from tests.support import lying_coordinator
-from tests.support.fleets import TASK, Fleet, Snapshots, copy_fleet, device_id
+from tests.support.fleets import TASK, Snapshots, copy_fleet, device_id
+from tests.support.liar import Liar, served_by_a_liar
 from tests.support.refusals import NOT_NOW, UNVERIFIED, Standing, refused, security_events, would_contribute
 
 pytestmark = pytest.mark.slow
-
-
-@dataclass(frozen=True)
-class Liar:
-    """A fleet in its second night, whose coordinator says what it is told to say."""
-
-    fleet: Fleet
-
-    @contextmanager
-    def telling(self, lie: str) -> Iterator[None]:
-        """Let the coordinator lie for the length of a block."""
-        (self.fleet.directory / "lie").write_text(lie, "utf-8")
-        try:
-            yield
-        finally:
-            (self.fleet.directory / "lie").unlink()
 
 
 @pytest.fixture(scope="module")
 def liar(snapshots: Snapshots, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Liar]:
     """Device 1 and 2 use release 1, device 3 still release 0; round 2 is open. Refused lies leave no trace in it."""
     fleet = copy_fleet(snapshots.second_night(3), tmp_path_factory.mktemp("liar") / "fleet")
-    environment = {
-        lying_coordinator.VARIABLE: str(fleet.directory / "lie"),
-        "PYTHONPATH": str(lying_coordinator.ROOT),
-    }
-    fleet.coordinator.serve(environment, program=lying_coordinator.PROGRAM)
-    yield Liar(fleet)
-    fleet.coordinator.stop()
+    with served_by_a_liar(fleet) as served:
+        yield served
 
 
 # At the check-in.

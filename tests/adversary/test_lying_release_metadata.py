@@ -7,16 +7,14 @@ device refused with words of its own, kept evidence, and serves the adapter that
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from nightshift.host import clock
 from scripts.night.fleet import Device
-from tests.support import lying_coordinator
-from tests.support.fleets import TASK, Fleet, Snapshots, copy_fleet, status
+from tests.support.fleets import TASK, Snapshots, copy_fleet, status
+from tests.support.liar import Liar, served_by_a_liar
 from tests.support.refusals import NOT_NOW, UNVERIFIED, Standing, refused
 
 pytestmark = pytest.mark.slow
@@ -24,34 +22,13 @@ pytestmark = pytest.mark.slow
 DAY_S = 86_400
 
 
-@dataclass(frozen=True)
-class Liar:
-    """A fleet that serves release 0, whose coordinator says what it is told to say."""
-
-    fleet: Fleet
-
-    @contextmanager
-    def telling(self, lie: str) -> Iterator[None]:
-        """Let the coordinator lie for the length of a block."""
-        (self.fleet.directory / "lie").write_text(lie, "utf-8")
-        try:
-            yield
-        finally:
-            (self.fleet.directory / "lie").unlink()
-
-
 @pytest.fixture(scope="module")
 def liar(snapshots: Snapshots, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Liar]:
     fleet = copy_fleet(snapshots.joined(3), tmp_path_factory.mktemp("liar") / "fleet")
-    environment = {
-        lying_coordinator.VARIABLE: str(fleet.directory / "lie"),
-        "PYTHONPATH": str(lying_coordinator.ROOT),
-    }
-    fleet.coordinator.serve(environment, program=lying_coordinator.PROGRAM)
-    fleet.devices[0].run()
-    assert status(fleet.devices[0])["adapters_in_use"] == [f"{TASK}/0"]
-    yield Liar(fleet)
-    fleet.coordinator.stop()
+    with served_by_a_liar(fleet) as served:
+        fleet.devices[0].run()
+        assert status(fleet.devices[0])["adapters_in_use"] == [f"{TASK}/0"]
+        yield served
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ def served_over(fleet: Fleet, breaks_after: list[int]) -> Iterator[BrokenWire]:
     here = f'port = {moved}\npublic_device_address = "127.0.0.1:{known}"\n'
     configuration.write_text(text.replace(f"\nport = {known}\n", f"\n{here}"), "utf-8")
     try:
-        with fleet.serving(), BrokenWire(known, moved, breaks_after).carrying() as wire:
+        with fleet.serving(), BrokenWire(known, moved, breaks_after).serving() as wire:
             yield wire
     finally:
         configuration.write_text(text, "utf-8")

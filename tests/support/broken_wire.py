@@ -6,16 +6,17 @@ It sees only TLS. A test puts it on the port that a device knows, and moves the 
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
+
+from tests.support.tcp_proxy import TcpProxy
 
 _READ_BYTES = 1 << 12
 _BYTES_PER_S = 1_000_000
 """As slow as a real wire: on loopback a break could come before anybody had read what passed it."""
 
 
-class BrokenWire:
+class BrokenWire(TcpProxy):
     """Forwards connections to one port, and breaks the first ones.
 
     Args:
@@ -25,47 +26,18 @@ class BrokenWire:
     """
 
     def __init__(self, listen_port: int, target_port: int, breaks_after: Sequence[int]) -> None:
-        self._ports = (listen_port, target_port)
+        super().__init__(listen_port)
+        self._target_port = target_port
         self._breaks_after = list(breaks_after)
-        self._loop = asyncio.new_event_loop()
-        self._tasks: set[asyncio.Task[None]] = set()
         self.sent_bytes: list[int] = []
         """What the device sent in each connection, in the order in which they were made."""
 
-    @contextmanager
-    def carrying(self) -> Iterator[BrokenWire]:
-        """Proxy for the length of a block."""
-        thread = threading.Thread(target=self._loop.run_forever, name="broken wire")
-        thread.start()
-        try:
-            server = asyncio.run_coroutine_threadsafe(self._open(), self._loop).result(30)
-            try:
-                yield self
-            finally:
-                asyncio.run_coroutine_threadsafe(self._end(server), self._loop).result(30)
-        finally:
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            thread.join()
-            self._loop.close()
-
-    async def _open(self) -> asyncio.Server:
-        return await asyncio.start_server(self._carry, "127.0.0.1", self._ports[0])
-
-    async def _end(self, server: asyncio.Server) -> None:
-        server.close()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Forwards until either side ends, or the wire breaks."""
         number = len(self.sent_bytes)
         self.sent_bytes.append(0)
         limit = self._breaks_after[number] if number < len(self._breaks_after) else None
-        there = await asyncio.open_connection("127.0.0.1", self._ports[1])
+        there = await asyncio.open_connection("127.0.0.1", self._target_port)
         pumps = [
             asyncio.ensure_future(self._up(reader, there[1], number, limit)),
             asyncio.ensure_future(self._down(there[0], writer)),
