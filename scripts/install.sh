@@ -1,16 +1,26 @@
 #!/bin/sh
-# Installs edge-client for the user who runs it: an environment of its own, made by pipx or uv, and nothing else.
-# Usage: scripts/install.sh [WHEEL]    without a wheel: the package `nightshift` of the package index
-# Again, to upgrade. Root is not needed, and nothing is started: `edge-client service install` does that.
+# Installs edge-client in an environment of its own, made by uv or pipx, and nothing else. Again, to upgrade.
+# Usage: scripts/install.sh [--system] [WHEEL]
+#   without a wheel: the package `nightshift` of the package index
+#   --system: for all users, below /opt/nightshift, for the system's service; as root
+# Nothing is started: `edge-client service install` does that.
 set -eu
-
-PACKAGE=${1:-nightshift}
 
 say() { printf '==> %s\n' "$1" >&2; }
 fail() {
     printf 'error: %s\n' "$1" >&2
     exit "${2:-15}"
 }
+
+for_all=
+case ${1:-} in
+    --system)
+        for_all=yes
+        shift
+        ;;
+    -*) fail "$1 is no option of this script; it is: scripts/install.sh [--system] [WHEEL]" 2 ;;
+esac
+PACKAGE=${1:-nightshift}
 
 system=$(uname -s)
 machine=$(uname -m)
@@ -41,18 +51,52 @@ if [ "$PACKAGE" != nightshift ]; then
     case $PACKAGE in *.whl) ;; *) fail "$PACKAGE is no wheel (*.whl)" 2 ;; esac
 fi
 
-if command -v pipx >/dev/null 2>&1; then
-    say "installing $PACKAGE with pipx"
-    pipx install --force --python "$python" "$PACKAGE"
-elif command -v uv >/dev/null 2>&1; then
-    say "installing $PACKAGE with uv"
-    uv tool install --force --python "$python" "$PACKAGE"
-else
-    fail "neither pipx nor uv is here; on Debian or Raspberry Pi OS: sudo apt install pipx && pipx ensurepath; on macOS: brew install pipx" 2
+if [ -n "$for_all" ]; then
+    [ "$(id -u)" = 0 ] || fail "--system installs for all users and needs root: sudo scripts/install.sh --system …" 2
+    # Where the service's own user can read it; root's home is closed to it.
+    export PIPX_HOME=/opt/nightshift PIPX_BIN_DIR=/usr/local/bin UV_TOOL_DIR=/opt/nightshift/venvs UV_TOOL_BIN_DIR=/usr/local/bin
+    umask 022
 fi
 
-command -v edge-client >/dev/null 2>&1 || say "open a new shell, so that edge-client is on the path (or run: pipx ensurepath)"
+# Whoever installed it upgrades it, so that it is never there twice.
+tool=
+case $(pipx list --short 2>/dev/null || true) in *"nightshift "*) tool=pipx ;; esac
+for candidate in uv pipx; do
+    if [ -z "$tool" ] && command -v "$candidate" >/dev/null 2>&1; then tool=$candidate; fi
+done
+# Neither compiles what it installs: of 48 MB of bytecode a device needs a fifth.
+case $tool in
+    uv)
+        say "installing $PACKAGE with uv"
+        uv tool install --force --upgrade --python "$python" "$PACKAGE"
+        environment=$(uv tool dir)/nightshift
+        ;;
+    pipx)
+        say "installing $PACKAGE with pipx"
+        pipx install --force --python "$python" --pip-args=--no-compile "$PACKAGE"
+        environment=${PIPX_HOME:-}/venvs/nightshift
+        [ -n "${PIPX_HOME:-}" ] || environment=$(pipx environment --value PIPX_LOCAL_VENVS)/nightshift
+        ;;
+    *) fail "neither uv nor pipx is here; on Debian or Raspberry Pi OS: sudo apt install pipx && pipx ensurepath; on macOS: brew install pipx" 2 ;;
+esac
+
+# That fifth, now: the system's service may not write here, and would compile it again at every pass.
+if [ -x "$environment/bin/python" ]; then
+    "$environment/bin/python" - <<'END' || say "compiling did not work; the first passes take a little longer"
+import importlib, pkgutil
+import edge_client
+import onnxruntime, rich.progress, tokenizers, tuf.ngclient, uvicorn
+for module in pkgutil.walk_packages(edge_client.__path__, "edge_client."):
+    importlib.import_module(module.name)
+END
+fi
+
+command -v edge-client >/dev/null 2>&1 || say "open a new shell, so that edge-client is on the path (or run: $tool $([ "$tool" = uv ] && echo tool update-shell || echo ensurepath))"
 if [ "$system" = Linux ] && ! ls /usr/lib/*/libjemalloc.so.2 >/dev/null 2>&1; then
     say "for training with less memory: sudo apt install libjemalloc2"
 fi
-say "next: edge-client join TOKEN, edge-client doctor, edge-client service install"
+if [ -n "$for_all" ]; then
+    say "next: edge-client --home system join TOKEN, edge-client --home system doctor, edge-client --home system service install --system"
+else
+    say "next: edge-client join TOKEN, edge-client doctor, edge-client service install"
+fi

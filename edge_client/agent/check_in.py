@@ -117,7 +117,7 @@ def _exchange(session: Session, keys: list[StoredPrekey], *, no_plan: bool, with
     if not PROTOCOL_VERSION_MIN <= response.protocol_version <= PROTOCOL_VERSION_MAX:
         raise IncompatibleError(
             f"the coordinator speaks protocol version {response.protocol_version}, this build "
-            f"{PROTOCOL_VERSION_MIN} to {PROTOCOL_VERSION_MAX}; upgrade with: pip install --upgrade nightshift"
+            f"{PROTOCOL_VERSION_MIN} to {PROTOCOL_VERSION_MAX}; upgrade edge-client: scripts/install.sh"
         )
     view = session.advance_log(response.checkpoint, list(response.consistency_path))
     session.store.prekeys.mark_published(keys)

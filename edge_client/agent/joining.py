@@ -138,7 +138,7 @@ def _verified(identity: Identity, token: JoinToken, response: join_pb2.JoinRespo
     if not PROTOCOL_VERSION_MIN <= response.protocol_version <= PROTOCOL_VERSION_MAX:
         raise IncompatibleError(
             f"the coordinator speaks protocol version {response.protocol_version}, this build "
-            f"{PROTOCOL_VERSION_MIN} to {PROTOCOL_VERSION_MAX}; upgrade with: pip install --upgrade nightshift"
+            f"{PROTOCOL_VERSION_MIN} to {PROTOCOL_VERSION_MAX}; upgrade edge-client: scripts/install.sh"
         )
     root = load_certificate(token.root_der)
     certificate = verify_device_certificate(response.certificate, root, now_unix_s())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -28,7 +30,7 @@ def install(call: Call, *, system: bool, show: bool) -> None:
 
     The service of a user runs while nobody is logged in only after: loginctl enable-linger
     """
-    from edge_client.service.plan import Scope, plan_service
+    from edge_client.service.plan import Scope, plan_service, require_open_to_all
     from edge_client.service.platforms import service_manager
     from edge_client.service.systemd import service_unit, timer_unit
 
@@ -38,7 +40,10 @@ def install(call: Call, *, system: bool, show: bool) -> None:
         units = {"service": service_unit(plan), "timer": timer_unit(plan)}
         call.emit(units, "\n".join(units.values()).rstrip())
         return
-    installed = service_manager(scope).install(plan)
+    manager = service_manager(scope)
+    if scope is Scope.SYSTEM:
+        require_open_to_all(plan.program, Path(sys.executable).resolve())
+    installed = manager.install(plan)
     lines = _lines(installed)
     if scope is Scope.USER and installed.manager == "systemd":
         lines.append("so that it runs while you are logged out: loginctl enable-linger")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 from dataclasses import dataclass
 from enum import Enum
@@ -63,7 +64,7 @@ def plan_service(scope: Scope, home: Home) -> ServicePlan:
     program = Path(sys.executable).with_name("edge-client")
     if not os.access(program, os.X_OK):
         raise UsageError(
-            f"there is no program {program}; install this package (pipx install nightshift) and call its edge-client"
+            f"there is no program {program}; install this package (scripts/install.sh) and call its edge-client"
         )
     system = Home.system()
     if (scope is Scope.SYSTEM) is not (home == system):
@@ -75,3 +76,21 @@ def plan_service(scope: Scope, home: Home) -> ServicePlan:
         return ServicePlan(scope, program, homes.SYSTEM, (system.state, system.cache))
     usual = home == Home.users()
     return ServicePlan(scope, program, "" if usual else str(home.state), (home.state, home.cache))
+
+
+def require_open_to_all(*programs: Path) -> None:
+    """Refuse what the service's own user could not start, such as a program in root's home.
+
+    Args:
+        programs: absolute paths; each is looked at with all directories on the way.
+
+    Raises:
+        UsageError: one of them is closed to others than its owner.
+    """
+    for program in programs:
+        for path in (program, *program.parents):
+            if not path.stat().st_mode & stat.S_IXOTH:
+                raise UsageError(
+                    f"the system's service runs as a user of its own, and {path} is closed to it; install for all "
+                    "users: sudo scripts/install.sh --system (a Python in somebody's home will not do either)"
+                )

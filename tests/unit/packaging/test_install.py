@@ -9,6 +9,7 @@ import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,9 +24,19 @@ def program(path: Path, text: str) -> None:
     path.chmod(0o755)
 
 
+SPEAKING = """#!/bin/sh
+case "$*" in
+    "list --short") echo "{installed}" ;;
+    "tool dir" | "environment --value PIPX_LOCAL_VENVS") echo {environments} ;;
+    *) echo "{name} $*, home ${{UV_TOOL_DIR:-own}} ${{PIPX_HOME:-own}}" ;;
+esac
+"""
+"""A pipx or uv that says what it is told to do."""
+
+
 @pytest.fixture
 def install(tmp_path: Path) -> Install:
-    """scripts/install.sh with the test's uname, python, pipx and uv on its path; the last two say what they got."""
+    """scripts/install.sh with the test's uname, id, python, pipx and uv on its path; the last two say what they got."""
     folder = tmp_path / "bin"
     folder.mkdir()
     for tool in TOOLS:
@@ -34,13 +45,22 @@ def install(tmp_path: Path) -> Install:
         (folder / tool).symlink_to(found)
 
     def run(
-        *arguments: str, system: str = "Linux", machine: str = "aarch64", python: bool = True, tools: str = "pipx uv"
+        *arguments: str,
+        system: str = "Linux",
+        machine: str = "aarch64",
+        python: bool = True,
+        tools: str = "pipx uv",
+        by_pipx: bool = False,
+        user: int = 1000,
     ) -> subprocess.CompletedProcess[str]:
         program(folder / "uname", f'#!/bin/sh\n[ "$1" = -s ] && echo {system} || echo {machine}\n')
+        program(folder / "id", f"#!/bin/sh\necho {user}\n")
         for name in ("pipx", "uv"):
             (folder / name).unlink(missing_ok=True)
             if name in tools.split():
-                program(folder / name, f'#!/bin/sh\necho "{name} $*"\n')
+                installed = "nightshift 0.0.1" if by_pipx else "black 24.1"
+                text = SPEAKING.format(name=name, installed=installed, environments=tmp_path / name)
+                program(folder / name, text)
         (folder / "python3").unlink(missing_ok=True)
         if python:
             program(folder / "python3", f'#!/bin/sh\nexec {sys.executable} "$@"\n')
@@ -85,16 +105,59 @@ def test_a_file_that_is_no_wheel(install: Install, tmp_path: Path) -> None:
         assert (done.returncode, done.stdout) == (2, "")
 
 
-@pytest.mark.parametrize(("tools", "command"), [("pipx uv", "pipx install"), ("uv", "uv tool install")])
-def test_it_hands_the_wheel_to_pipx_or_uv(install: Install, tmp_path: Path, tools: str, command: str) -> None:
+@pytest.mark.parametrize(
+    ("found", "command"),
+    [
+        ({"tools": "pipx uv"}, "uv tool install"),
+        ({"tools": "uv"}, "uv tool install"),
+        ({"tools": "pipx"}, "pipx install"),
+        ({"tools": "pipx uv", "by_pipx": True}, "pipx install"),
+    ],
+)
+def test_it_hands_the_wheel_to_uv_or_pipx(
+    install: Install, tmp_path: Path, found: dict[str, Any], command: str
+) -> None:
+    """Where pipx installed it, pipx upgrades it: with uv it would be there twice."""
     wheel = tmp_path / "nightshift-0-py3-none-any.whl"
     wheel.touch()
-    done = install(str(wheel), tools=tools)
+    done = install(str(wheel), **found)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(command)
-    assert done.stdout.rstrip().endswith(str(wheel))
+    assert f" {wheel}, home own own" in done.stdout
     assert "edge-client service install" in done.stderr
-    assert install(tools=tools).stdout.rstrip().endswith(" nightshift")
+    assert " nightshift, home" in install(**found).stdout
+
+
+def test_pipx_is_told_not_to_compile(install: Install) -> None:
+    """What pip compiles takes more room than the target leaves (docs/benchmarks/client.md); uv compiles nothing."""
+    assert " --pip-args=--no-compile " in install(tools="pipx").stdout
+
+
+def test_what_the_client_uses_is_compiled_at_once(install: Install, tmp_path: Path) -> None:
+    """The system's service cannot write beside the program."""
+    environment = tmp_path / "uv" / "nightshift" / "bin"
+    environment.mkdir(parents=True)
+    compiled = tmp_path / "bytecode"
+    program(environment / "python", f'#!/bin/sh\nPYTHONPYCACHEPREFIX={compiled} exec {sys.executable} "$@"\n')
+    done = install(tools="uv")
+    assert done.returncode == 0
+    assert "compiling did not work" not in done.stderr
+    there = {path.name.partition(".")[0] for path in compiled.rglob("edge_client/**/*.pyc")}
+    assert there >= {path.stem for path in (ROOT / "edge_client").rglob("*.py")}
+    program(environment / "python", "#!/bin/sh\nexit 1\n")
+    broken = install(tools="uv")
+    assert broken.returncode == 0
+    assert "compiling did not work" in broken.stderr
+
+
+def test_for_all_users_it_goes_where_the_service_can_read_it(install: Install) -> None:
+    refused = install("--system")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "sudo scripts/install.sh --system" in refused.stderr
+    done = install("--system", user=0)
+    assert "home /opt/nightshift/venvs /opt/nightshift" in done.stdout
+    assert "service install --system" in done.stderr
+    assert install("--sytem").returncode == 2
 
 
 @pytest.mark.slow

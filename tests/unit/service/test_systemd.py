@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from edge_client.home import Home
-from edge_client.service.plan import Scope, ServicePlan, plan_service
+from edge_client.service.plan import Scope, ServicePlan, plan_service, require_open_to_all
 from edge_client.service.systemd import NAME, Systemd, service_unit, timer_unit
 from nightshift.protocol.errors import NightshiftError, UsageError
 
@@ -172,3 +172,13 @@ def test_home_of_the_system_and_a_folder_that_is_called_so(tmp_path: Path, monke
     assert Home.locate(None).cache == Path("/var/cache/nightshift")
     monkeypatch.chdir(tmp_path)
     assert Home.locate(tmp_path / "system").state == tmp_path / "system"
+
+
+def test_a_program_that_the_services_own_user_cannot_reach(tmp_path: Path) -> None:
+    closed = tmp_path / "closed" / "bin" / "edge-client"
+    closed.parent.mkdir(parents=True)
+    shutil.copy("/bin/sh", closed)
+    (tmp_path / "closed").chmod(0o700)
+    with pytest.raises(UsageError, match=r"closed to it; install for all users: sudo scripts/install\.sh --system"):
+        require_open_to_all(Path("/bin/sh"), closed)
+    require_open_to_all(Path("/bin/sh"))
