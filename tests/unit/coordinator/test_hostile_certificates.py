@@ -91,7 +91,7 @@ def an_expired_one(issuer: Issuer, device: ScriptedDevice) -> tuple[x509.Certifi
 
 
 def one_not_valid_yet(issuer: Issuer, device: ScriptedDevice) -> tuple[x509.Certificate, x509.Certificate]:
-    return issued(issuer, device.key, not_before=NOW + DAY / 24), issuer.certificate
+    return issued(issuer, device.key, not_before=NOW + DAY / 2), issuer.certificate
 
 
 def a_servers(issuer: Issuer, device: ScriptedDevice) -> tuple[x509.Certificate, x509.Certificate]:
