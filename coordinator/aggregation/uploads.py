@@ -20,7 +20,7 @@ from coordinator.deployment import Deployment
 from coordinator.diagnostics import log, short
 from coordinator.enrolment.devices import certified_at
 from coordinator.rounds.pool import spent_parent
-from coordinator.rounds.rounds import place_of, round_of
+from coordinator.rounds.rounds import division_of, place_of, round_of
 from coordinator.storage.rows import Cohort, CohortState, Contribution, ContributionState, Device, UploadPart
 from nightshift.host.failpoints import failpoint
 from nightshift.protocol.errors import (
@@ -90,8 +90,7 @@ def announce(
             raise StateConflictError("this device was certified after the plan was logged; check in for the next round")
         if spent_parent(session, device.device_id, cohort.parent_release, now_unix_s):
             raise StateConflictError("this device has contributed to this parent release in another cohort")
-        place = place_of(session, round_of(session, cohort), device)
-        if place is None or place.cohort_id != cohort_id:
+        if place_of(session, division_of(session, round_of(session, cohort)), device) != cohort_id:
             raise StateConflictError("this device belongs to another cohort of the round; check in for its plan")
         if cohort.counted >= cohort.n_max:
             raise StateConflictError("the cohort is full; check in again for the next round")

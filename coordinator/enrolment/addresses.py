@@ -16,7 +16,8 @@ from coordinator.storage.rows import Setting
 from nightshift.protocol.addresses import AddressBook, sign_addresses
 from nightshift.v1 import device_pb2
 
-_KEY = "addresses"
+KEY = "addresses"
+"""Of the setting that holds them."""
 
 
 def record_addresses(session: Session, configuration: Configuration, now_unix_s: int) -> AddressBook:
@@ -27,7 +28,7 @@ def record_addresses(session: Session, configuration: Configuration, now_unix_s:
         configuration: has the addresses.
         now_unix_s: the number of a change; times grow, also over a restored backup.
     """
-    row = session.get(Setting, _KEY)
+    row = session.get(Setting, KEY)
     last = AddressBook(**json.loads(row.value)) if row is not None else None
     configured = (configuration.join_address(), configuration.device_address())
     if last is not None and (last.join_address, last.device_address) == configured:
@@ -35,11 +36,11 @@ def record_addresses(session: Session, configuration: Configuration, now_unix_s:
     number = max(now_unix_s, last.number + 1 if last is not None else 0)
     book = AddressBook(number, *configured)
     value = json.dumps({"number": number, "join_address": book.join_address, "device_address": book.device_address})
-    session.merge(Setting(key=_KEY, value=value))
+    session.merge(Setting(key=KEY, value=value))
     return book
 
 
 def announcement(session: Session, authority: Authority) -> device_pb2.Addresses | None:
     """The addresses as devices get them, signed; None before the first `serve`."""
-    row = session.get(Setting, _KEY)
+    row = session.get(Setting, KEY)
     return None if row is None else sign_addresses(AddressBook(**json.loads(row.value)), authority.sign)

@@ -22,25 +22,37 @@ class Shown:
     decisions: Sequence[DecisionRow]
 
 
-def shown(session: Session, tasks: Sequence[str], cohort: Cohort | None) -> Shown:
-    """What a device needs to serve, and to carry out a plan.
+def shown(session: Session, tasks: Sequence[str]) -> Shown:
+    """What any device needs to serve.
 
     Args:
         session: reads.
         tasks: all of them.
-        cohort: whose plan it is offered, if any.
     """
     releases = [find(session, task) for task in tasks for find in (served_release, newest_release)]
-    decisions = [row for row in (newest_decision(session, task) for task in tasks) if row is not None]
-    if cohort is not None:
-        parent = session.get_one(ReleaseRow, cohort.parent_release)
-        releases.append(parent)
-        compared = document_of(cohort).served_release
-        if compared is not None:
-            releases.append(session.get_one(ReleaseRow, compared))
-        if parent.restores is not None:
-            made = select(DecisionRow).where(DecisionRow.next_parent == parent.release_id).order_by(DecisionRow.number)
-            decisions += session.scalars(made.limit(1))
+    return _once(releases, [row for row in (newest_decision(session, task) for task in tasks) if row is not None])
+
+
+def shown_with_plan(session: Session, cohort: Cohort) -> Shown:
+    """What a device needs to carry out a plan.
+
+    Args:
+        session: reads.
+        cohort: whose plan it is offered.
+    """
+    parent = session.get_one(ReleaseRow, cohort.parent_release)
+    releases: list[ReleaseRow] = [parent]
+    decisions: list[DecisionRow] = []
+    compared = document_of(cohort).served_release
+    if compared is not None:
+        releases.append(session.get_one(ReleaseRow, compared))
+    if parent.restores is not None:
+        made = select(DecisionRow).where(DecisionRow.next_parent == parent.release_id).order_by(DecisionRow.number)
+        decisions += session.scalars(made.limit(1))
+    return _once(releases, decisions)
+
+
+def _once(releases: Sequence[ReleaseRow], decisions: Sequence[DecisionRow]) -> Shown:
     return Shown(
         list({row.release_id: row for row in releases}.values()),
         list({row.decision_id: row for row in decisions}.values()),

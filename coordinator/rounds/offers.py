@@ -1,21 +1,20 @@
-"""What a check-in is told: duties, at most one plan, what became of earlier cohorts, when to return."""
+"""What a check-in tells one device: whose turn it is, at most one plan, what became of earlier cohorts."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from cryptography import x509
 from sqlalchemy import bindparam, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 
 from coordinator.enrolment.devices import certified_at
 from coordinator.log import LogSnapshot
 from coordinator.rounds import erasures, turns
 from coordinator.rounds.pool import spent_parent
-from coordinator.rounds.rounds import place_of, running
-from coordinator.rounds.seats import seat_of, silent
-from coordinator.rounds.transitions import unfinished
+from coordinator.rounds.rounds import Division, division_of, place_of, running
+from coordinator.rounds.seats import seat_of
 from coordinator.storage.rows import (
     Cohort,
     CohortState,
@@ -23,28 +22,13 @@ from coordinator.storage.rows import (
     Contribution,
     ContributionState,
     Device,
-    Round,
-    Task,
 )
 from nightshift.protocol.errors import StateConflictError
 from nightshift.v1 import device_pb2
 
 VOIDS_KEPT_S = 30 * 86_400
-IDLE_S = 3600
-IDLE_WINDOW_S = 1800
 
 # Built once: at each check-in, making a statement took as long as running it.
-_DUTIES = (
-    select(CommitteeSeat.cohort_id)
-    .join(Cohort, Cohort.cohort_id == CommitteeSeat.cohort_id)
-    .where(CommitteeSeat.device_id == bindparam("device_id"), Cohort.state == CohortState.FROZEN, silent())
-    .order_by(Cohort.answer_deadline_unix_s)
-)
-_SEATS_TO_COME = (
-    select(CommitteeSeat.cohort_id)
-    .join(Cohort, Cohort.cohort_id == CommitteeSeat.cohort_id)
-    .where(CommitteeSeat.device_id == bindparam("device_id"), Cohort.state == CohortState.OPEN)
-)
 _VOIDS = (
     select(Cohort.cohort_id, Cohort.void_position)
     .join(Contribution, Contribution.cohort_id == Cohort.cohort_id)
@@ -57,25 +41,42 @@ _VOIDS = (
 )
 
 
-def duties(session: Session, device: Device) -> list[bytes]:
-    """Ids of the frozen cohorts that wait for this member's answer."""
-    return list(session.scalars(_DUTIES, {"device_id": device.device_id}))
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A task in the order of service, as it is for all devices.
+
+    Attributes:
+        task: its name.
+        served_unix_s: when it was served last; 0 if never.
+        division: of its running round, if one runs.
+    """
+
+    task: str
+    served_unix_s: int
+    division: Division | None
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
     """A task in the order of service, and the cohort of it that waits for one device, if one does."""
 
-    task: Task
+    due: Due
     cohort: Cohort | None
 
 
-def turns_for(session: Session, device: Device, root: x509.Certificate, now_unix_s: int) -> list[Turn]:
-    """The tasks that are due, whoever is next first, and where this device could contribute to them now."""
-    rounds = {found.task: found for found in running(session)}
+def due_in_order(session: Session) -> tuple[Due, ...]:
+    """The tasks that are due, whoever is next first, and how their rounds are divided."""
+    divisions = {found.task: division_of(session, found) for found in running(session)}
+    return tuple(Due(task.name, task.served_unix_s or 0, divisions.get(task.name)) for task in turns.in_order(session))
+
+
+def turns_for(
+    session: Session, due: Iterable[Due], device: Device, root: x509.Certificate, now_unix_s: int
+) -> list[Turn]:
+    """Where a device could contribute now to the tasks that are due, in their order."""
     return [
-        Turn(task, _place(session, rounds[task.name], device, root, now_unix_s) if task.name in rounds else None)
-        for task in turns.in_order(session)
+        Turn(each, None if each.division is None else _place(session, each.division, device, root, now_unix_s))
+        for each in due
     ]
 
 
@@ -86,15 +87,20 @@ def cohort_for(places: Sequence[Turn], *, without: Collection[str] = ()) -> Coho
         places: from `turns_for`.
         without: tasks whose plans the device has declined.
     """
-    return next((turn.cohort for turn in places if turn.cohort is not None and turn.task.name not in without), None)
+    return next((turn.cohort for turn in places if turn.cohort is not None and turn.due.task not in without), None)
 
 
-def _place(session: Session, found: Round, device: Device, root: x509.Certificate, now_unix_s: int) -> Cohort | None:
-    """A device's own cohort of a running round, where it may still contribute to it."""
+def _place(
+    session: Session, division: Division, device: Device, root: x509.Certificate, now_unix_s: int
+) -> Cohort | None:
+    """A device's own cohort of a running round, where it may contribute to it now; the plan, which is large, unread."""
     if device.quarantined_unix_s is not None:
         return None
-    cohort = place_of(session, found, device)
-    if cohort is None or cohort.state is not CohortState.OPEN or now_unix_s > cohort.upload_deadline_unix_s:
+    cohort_id = place_of(session, division, device)
+    if cohort_id is None:
+        return None
+    cohort = session.get_one(Cohort, cohort_id, options=[defer(Cohort.plan)])
+    if cohort.state is not CohortState.OPEN or now_unix_s > cohort.upload_deadline_unix_s:
         return None
     if not certified_at(device, root, cohort.created_unix_s):
         return None
@@ -109,7 +115,7 @@ def announced(places: Sequence[Turn]) -> list[device_pb2.TaskTurn]:
     """The order as a device is told it."""
     return [
         device_pb2.TaskTurn(
-            task=turn.task.name, served_unix_s=turn.task.served_unix_s or 0, plan_waits=turn.cohort is not None
+            task=turn.due.task, served_unix_s=turn.due.served_unix_s, plan_waits=turn.cohort is not None
         )
         for turn in places
     ]
@@ -165,30 +171,3 @@ def void_for_member(
         checkpoint=snapshot.checkpoint(),
         consistency_path=snapshot.consistency_path(log_size),
     )
-
-
-def next_check_in(
-    session: Session, device: Device, *, has_duty: bool, plan: Cohort | None, now_unix_s: int
-) -> device_pb2.NextCheckIn:
-    """When this device is worth hearing from again.
-
-    A device with work in hand comes when it is done. Others come after the
-    next deadline that could bring them something, spread over a window. A member of a
-    cohort that still takes uploads comes soon after these end: members are few, the sum
-    waits for them, and their owners' hours may be over in the morning.
-    """
-    if has_duty or plan is not None:
-        return device_pb2.NextCheckIn(not_before_s=0, window_s=IDLE_WINDOW_S)
-    waits = []
-    seats = set(session.scalars(_SEATS_TO_COME, {"device_id": device.device_id}))
-    for cohort in unfinished(session):
-        if cohort.state is CohortState.OPEN:
-            end, rest = cohort.upload_deadline_unix_s, cohort.answer_deadline_unix_s - cohort.upload_deadline_unix_s
-        else:
-            end, rest = now_unix_s, cohort.answer_deadline_unix_s - now_unix_s
-        window_s = min(rest // 2, IDLE_WINDOW_S) if cohort.cohort_id in seats else rest // 2
-        waits.append((max(0, end + 1 - now_unix_s), max(1, window_s)))
-    if not waits:
-        return device_pb2.NextCheckIn(not_before_s=IDLE_S, window_s=IDLE_WINDOW_S)
-    not_before_s, window_s = min(waits)
-    return device_pb2.NextCheckIn(not_before_s=min(not_before_s, IDLE_S * 24), window_s=min(window_s, IDLE_S * 4))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, and_, exists, select
+from sqlalchemy import ColumnElement, and_, bindparam, exists, select
 from sqlalchemy.orm import Session, defer
 
 from coordinator.rounds import assignment
@@ -59,23 +60,56 @@ def find(session: Session, name: str) -> tuple[Round, Sequence[Cohort]]:
     return round_of(session, cohort), [cohort]
 
 
-def place_of(session: Session, found: Round, device: Device) -> Cohort | None:
-    """The one cohort of a round to which a device may contribute (`coordinator.rounds.assignment`).
+@dataclass(frozen=True, slots=True)
+class Division:
+    """How a round is divided, as far as it is the same for all devices; it never changes.
+
+    Attributes:
+        task: whose round.
+        number: of the round.
+        seed: of the deal (`coordinator.rounds.assignment`).
+        cohorts: id and trained rank of each, in the order in which they were opened.
+    """
+
+    task: str
+    number: int
+    seed: bytes
+    cohorts: tuple[tuple[bytes, int], ...]
+
+
+def division_of(session: Session, found: Round) -> Division:
+    """How a round is divided."""
+    rows = select(Cohort.cohort_id, Cohort.trained_rank).where(_in(found)).order_by(Cohort.plan_position)
+    return Division(
+        found.task, found.number, found.seed, tuple((each, rank) for each, rank in session.execute(rows).all())
+    )
+
+
+def place_of(session: Session, division: Division, device: Device) -> bytes | None:
+    """The id of the one cohort of a round to which a device may contribute (`coordinator.rounds.assignment`).
 
     None where all cohorts, or the one to which it was dealt, train more rank slots than it says now that it can.
     """
-    row = session.get(AssignmentRow, (found.task, found.number, device.device_id))
-    if row is not None:
-        own = session.get_one(Cohort, row.cohort_id)
-        return own if rank_of(device.rank_limit, [own.trained_rank]) else None
-    rows = select(Cohort.cohort_id, Cohort.trained_rank).where(_in(found)).order_by(Cohort.plan_position)
-    cohorts = session.execute(rows).all()
-    rank = rank_of(device.rank_limit, {trained for _, trained in cohorts})
-    numbers = [number for number, (_, trained) in enumerate(cohorts) if trained == rank]
+    dealt = session.scalar(
+        _DEALT, {"task": division.task, "round_number": division.number, "device_id": device.device_id}
+    )
+    if dealt is not None:
+        trained = next(trained for cohort_id, trained in division.cohorts if cohort_id == dealt)
+        return dealt if rank_of(device.rank_limit, [trained]) else None
+    rank = rank_of(device.rank_limit, {trained for _, trained in division.cohorts})
+    numbers = [number for number, (_, trained) in enumerate(division.cohorts) if trained == rank]
     if not numbers:
         return None
-    number = assignment.latecomer(DeviceId(device.device_id), numbers=numbers, seed=found.seed)
-    return session.get_one(Cohort, cohorts[number].cohort_id)
+    number = assignment.latecomer(DeviceId(device.device_id), numbers=numbers, seed=division.seed)
+    return division.cohorts[number][0]
+
+
+# Built once: at each check-in, making a statement took as long as running it.
+_DEALT = select(AssignmentRow.cohort_id).where(
+    AssignmentRow.task == bindparam("task"),
+    AssignmentRow.round_number == bindparam("round_number"),
+    AssignmentRow.device_id == bindparam("device_id"),
+)
 
 
 def round_of(session: Session, cohort: Cohort) -> Round:

@@ -11,16 +11,16 @@ from coordinator.aggregation import answers, bundles, erasures, refusals, upload
 from coordinator.deployment import Deployment
 from coordinator.diagnostics import log, short
 from coordinator.enrolment import clones, renewal
-from coordinator.enrolment.addresses import announcement
-from coordinator.enrolment.devices import CLONED, MAX_NAME_CHARACTERS, printable, require_enrolled, revocation_list
+from coordinator.enrolment.devices import CLONED, MAX_NAME_CHARACTERS, printable, require_enrolled
 from coordinator.log import entries as log_entries
 from coordinator.metrics import CallMetrics
-from coordinator.releases import decisions, publication, repository
-from coordinator.releases.shown import shown
+from coordinator.releases import repository
 from coordinator.rounds import offers, prekeys
 from coordinator.rounds.advance import Cadence, advance
-from coordinator.rounds.erasures import wanted as erasures_wanted
-from coordinator.rounds.tasks import list_tasks
+from coordinator.rounds.bulletin import Board
+from coordinator.rounds.night_hours import NightHours
+from coordinator.rounds.pace import next_check_in
+from coordinator.rounds.seats import asked_of
 from coordinator.service.errors import guarded_call
 from coordinator.service.peers import caller
 from coordinator.service.versions import negotiate
@@ -46,12 +46,14 @@ class DeviceServicer(device_pb2_grpc.DeviceServiceServicer):
     def __init__(self, deployment: Deployment, metrics: CallMetrics | None = None) -> None:
         self._deployment = deployment
         self._cadence = Cadence(deployment)
+        self._board = Board(deployment)
         self._metrics = metrics or CallMetrics()
 
     @guarded_call
     def CheckIn(self, request: device_pb2.CheckInRequest, context: grpc.ServicerContext) -> device_pb2.CheckInResponse:
         """Greet a device; see the proto."""
         identity = caller(context)
+        night = NightHours.of(request)
         deployment = self._deployment
         now = now_unix_s()
         with deployment.database.transaction() as session:
@@ -89,38 +91,36 @@ class DeviceServicer(device_pb2_grpc.DeviceServiceServicer):
         if request.prekeys:
             self._cadence.something_happened()  # the pool has grown: it may suffice for a round now
         self._cadence.advance()
-        return self._greeting(device, request, version)
+        return self._greeting(device, request, version, night)
 
-    def _greeting(self, device: Device, request: device_pb2.CheckInRequest, version: int) -> device_pb2.CheckInResponse:
-        deployment = self._deployment
+    def _greeting(
+        self, device: Device, request: device_pb2.CheckInRequest, version: int, night: NightHours | None
+    ) -> device_pb2.CheckInResponse:
         now = now_unix_s()
-        with deployment.database.reading() as session:
-            snapshot = deployment.log.snapshot(session)
-            duties = offers.duties(session, device)
-            to_erase = erasures_wanted(session, device.device_id, now)
-            places = offers.turns_for(session, device, deployment.authority.root, now)
+        with self._deployment.database.reading() as session:
+            bulletin = self._board.read(session)
+            asked = asked_of(session, device.device_id, now)
+            places = offers.turns_for(session, bulletin.due, device, self._deployment.authority.root, now)
             cohort = None if request.no_plan else offers.cohort_for(places, without=request.without_tasks)
-            known = shown(session, [task.name for task in list_tasks(session)], cohort)
-            return device_pb2.CheckInResponse(
-                protocol_version=version,
-                time_unix_s=now,
-                checkpoint=snapshot.checkpoint(),
-                consistency_path=snapshot.consistency_path(request.log_size),
-                duties=[device_pb2.Duty(cohort_id=cohort_id) for cohort_id in duties],
-                plan=offers.plan_offer(session, snapshot, cohort) if cohort is not None else None,
-                releases=[publication.offer(session, snapshot, row) for row in known.releases],
-                decisions=[decisions.offer(session, snapshot, row) for row in known.decisions],
-                revocation=revocation_list(session, deployment.authority),
-                next_check_in=offers.next_check_in(
-                    session, device, has_duty=bool(duties or to_erase), plan=cohort, now_unix_s=now
-                ),
-                prekeys_held=prekeys.unspent(session, device, now),
-                addresses=announcement(session, deployment.authority),
-                voids=offers.voids(session, snapshot, device, now),
-                erasures=[device_pb2.Duty(cohort_id=cohort_id) for cohort_id in to_erase],
-                turns=offers.announced(places),
-                release_metadata=repository.announcement(session),
+            reply = device_pb2.CheckInResponse()
+            reply.CopyFrom(bulletin.told)
+            if cohort is not None:
+                reply.MergeFrom(bulletin.with_plan(session, cohort))
+            busy = bool(asked.duties or asked.to_erase or cohort is not None)
+            reply.MergeFrom(
+                device_pb2.CheckInResponse(
+                    protocol_version=version,
+                    time_unix_s=now,
+                    consistency_path=bulletin.snapshot.consistency_path(request.log_size),
+                    duties=[device_pb2.Duty(cohort_id=cohort_id) for cohort_id in asked.duties],
+                    erasures=[device_pb2.Duty(cohort_id=cohort_id) for cohort_id in asked.to_erase],
+                    next_check_in=next_check_in(bulletin.waits, asked.to_come, busy=busy, night=night, now_unix_s=now),
+                    prekeys_held=prekeys.unspent(session, device, now),
+                    voids=offers.voids(session, bulletin.snapshot, device, now),
+                    turns=offers.announced(places),
+                )
             )
+            return reply
 
     @guarded_call
     def OpenUpload(

@@ -12,7 +12,7 @@ from coordinator.aggregation import uploads
 from coordinator.aggregation.documents import contribution_size_bytes, document_of
 from coordinator.deployment import Deployment
 from coordinator.rounds.advance import advance
-from coordinator.rounds.offers import cohort_for, turns_for
+from coordinator.rounds.offers import cohort_for, due_in_order, turns_for
 from coordinator.rounds.plans import open_round
 from coordinator.rounds.tasks import set_paused
 from coordinator.storage.rows import Device, PrekeyRow, Task
@@ -205,7 +205,9 @@ def test_a_device_certified_after_the_plan_was_logged_waits_for_the_next(
     # Asked of the core, because TLS knows only the real time, by which the certificate is not yet valid.
     with served.database.reading() as session:
         offered = {
-            device.device_id: cohort_for(turns_for(session, row, served.authority.root, now_unix_s()))
+            device.device_id: cohort_for(
+                turns_for(session, due_in_order(session), row, served.authority.root, now_unix_s())
+            )
             for device in (late, devices[0])
             if (row := session.get_one(Device, device.device_id))
         }
