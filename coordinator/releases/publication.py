@@ -134,6 +134,21 @@ def _sign_and_log(
     return row
 
 
+def rounds_learned(session: Session, release: ReleaseRow) -> int:
+    """How many rounds' sums are in a release's adapter; one that was brought back holds as many as before.
+
+    Not the release's number, which also counts what was dropped or set aside: which side of the adapter the next
+    round trains follows from what is in it (`Method.side_for_round`).
+    """
+    rows = select(ReleaseRow.release_id, ReleaseRow.parent, ReleaseRow.restores).where(ReleaseRow.task == release.task)
+    before = {identifier: (parent, restores) for identifier, parent, restores in session.execute(rows)}
+    rounds, (parent, restores) = 0, before[release.release_id]
+    while (earlier := restores or parent) is not None:
+        rounds += restores is None
+        parent, restores = before[earlier]
+    return rounds
+
+
 def newest_release(session: Session, task: str) -> ReleaseRow:
     """A task's newest release, the parent of its next plan."""
     row = session.scalar(select(ReleaseRow).where(ReleaseRow.task == task).order_by(ReleaseRow.number.desc()).limit(1))

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from coordinator.deployment import Deployment
 from coordinator.releases.decisions import compared_with
+from coordinator.releases.publication import rounds_learned
 from coordinator.rounds import prekeys
 from coordinator.rounds.pool import PoolEntry
 from coordinator.rounds.states import INITIAL
@@ -106,7 +107,8 @@ def open_cohort(
         n_max=settings.cohort.n_max, value_bits=settings.encoding.value_bits, committee_size=len(committee)
     )
     layout = settings.layout(Manifest.from_bytes(session.get_one(Model, task.package_id).manifest).dimensions)
-    slots = TrainedSlots(layout, settings.adapter.method.side_for_round(parent.number), trained_rank)
+    side = settings.adapter.method.side_for_round(rounds_learned(session, parent))
+    slots = TrainedSlots(layout, side, trained_rank)
     compared = compared_with(session, parent) if settings.gate.enabled else None
     plan = plan_pb2.Plan(
         protocol_version=PROTOCOL_VERSION,

@@ -19,6 +19,7 @@ from coordinator.rounds.plans import open_round
 from coordinator.rounds.rounds import find
 from coordinator.storage.rows import AuditRow, DecisionRow, ReleaseRow, Round, RoundState, Task
 from nightshift.host.clock import now_unix_s
+from nightshift.protocol.adapters.layout import Side
 from nightshift.protocol.decision import DecisionKind, VerifiedDecision, verify_decision
 from nightshift.protocol.errors import StateConflictError, UsageError
 from nightshift.protocol.plan_checks import VerifiedPlan
@@ -196,6 +197,22 @@ def test_patience_ends(make: Callable[..., Nights]) -> None:
     found, _ = nights.night(GOOD)
     assert found.state is RoundState.VOID
     assert nights.releases()[1].restores is not None
+
+
+def test_which_side_is_trained_follows_from_what_is_in_the_adapter_not_from_its_number(
+    make: Callable[..., Nights],
+) -> None:
+    """`alternate` trains B first, for B is zero and A has no gradient then: also when a first adapter comes back."""
+    nights = make()
+    assert nights.open().document.side is Side.B
+    found, _ = nights.end({}, size=1.0)  # larger than the plan's norm: its sum is refused, and the adapter comes back
+    assert (found.state, nights.releases()[1].number) == (RoundState.VOID, 1)
+    assert nights.open().document.side is Side.B
+    nights.end({})
+    assert nights.open().document.side is Side.A, "release 2 holds one round"
+    nights.end(BAD)  # release 2 is dropped: 4 is the first adapter again
+    assert nights.releases()[1].restores is not None
+    assert nights.open().document.side is Side.B
 
 
 def test_without_a_gate_every_release_is_served_at_once(make: Callable[..., Nights]) -> None:
