@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 
 from cryptography import x509
-from sqlalchemy import func, select
+from sqlalchemy import bindparam, func, select, update
 from sqlalchemy.orm import Session
 
 from coordinator.enrolment.authority import Authority, requested_key
@@ -22,11 +22,26 @@ from nightshift.v1 import device_pb2, log_pb2
 
 MAX_NAME_CHARACTERS = 64
 _NEW_KEY = "make a new key: edge-client leave, then edge-client join TOKEN"
+_UNKNOWN = "this coordinator does not know the device; join it with a new token"
 CLONED = (
     "this device's key is in use twice: a copy of it has checked in, or this one was restored from an older copy. "
     f"Leave the copy switched off and {_NEW_KEY}; if there is no copy, ask the operator to run: "
     "coordinator device clear ID"
 )
+
+# Built once: at each check-in, making a statement took as long as running it.
+_CHANGED = (
+    "state",
+    "held_unix_s",
+    "nonce_before",
+    "nonce",
+    "prekey_epoch",
+    "last_seen_unix_s",
+    "client_version",
+    "rank_limit",
+)
+_READ = select(Device.__table__).where(Device.device_id == bindparam("of"))
+_WRITE = update(Device).where(Device.device_id == bindparam("of"))  # what it sets are its parameters
 
 
 def enrol(
@@ -101,9 +116,32 @@ def require_enrolled(session: Session, identity: DeviceId) -> Device:
     """
     device = session.get(Device, identity)
     if device is None:
-        raise RevokedError("this coordinator does not know the device; join it with a new token")
+        raise RevokedError(_UNKNOWN)
     _require_in_standing(device)
     return device
+
+
+def checking_in(session: Session, identity: DeviceId) -> Device:
+    """The same, for the one call that is made hundreds of times a second.
+
+    It takes a fifth of the time that a mapped object takes, because the session does not watch what is returned:
+    what the call changes of it is written by `checked_in`.
+
+    Raises:
+        RevokedError: unknown here, or revoked.
+        ClonedIdentityError: held, because its identity seems to exist twice.
+    """
+    row = session.connection().execute(_READ, {"of": identity}).one_or_none()
+    if row is None:
+        raise RevokedError(_UNKNOWN)
+    device = Device(**row._mapping)
+    _require_in_standing(device)
+    return device
+
+
+def checked_in(session: Session, device: Device) -> None:
+    """Write what a check-in may have changed of a device from `checking_in`."""
+    session.connection().execute(_WRITE, {"of": device.device_id} | {name: getattr(device, name) for name in _CHANGED})
 
 
 def _require_in_standing(device: Device) -> None:

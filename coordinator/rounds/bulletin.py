@@ -42,6 +42,7 @@ from coordinator.rounds.pace import Wait
 from coordinator.rounds.states import FINAL
 from coordinator.rounds.tasks import list_tasks
 from coordinator.rounds.transitions import unfinished
+from coordinator.storage.plain import plain_rows
 from coordinator.storage.rows import (
     Cohort,
     LogEntryRow,
@@ -126,7 +127,7 @@ class Board:
         Args:
             session: reads, all of it from one snapshot.
         """
-        mark = tuple(session.execute(_MARK).one())
+        mark = tuple(*plain_rows(session, _MARK))
         newest = self._newest
         if newest is not None and newest.mark == mark:
             return newest

@@ -163,7 +163,7 @@ class _Ending:
             row.metrics = json.dumps(fedavg.means(self.learned))
             self._discard(row, reason)
             if not _left_behind(session, self.parent):
-                _start_again(session, self.deployment, self.parent, reason, self.now_unix_s)
+                decisions.start_again(session, self.deployment, self.parent, reason=reason, now_unix_s=self.now_unix_s)
 
     def _judgement(self, session: Session) -> tuple[Measurement | None, Judgement]:
         """What the round measured, and what the gate says to it; it holds a parent that was not measured."""
@@ -235,22 +235,8 @@ def _end_void(
         row.reason = reason
         refused = any(cohort.ended_by == Event.REFUSE.value for cohort in cohorts)
         if refused and not _left_behind(session, parent):
-            _start_again(session, deployment, parent, reason, now_unix_s)
+            decisions.start_again(session, deployment, parent, reason=reason, now_unix_s=now_unix_s)
     log.warning("round void", task=found.task, round=found.number, reason=reason)
-
-
-def _start_again(session: Session, deployment: Deployment, parent: ReleaseRow, reason: str, now_unix_s: int) -> None:
-    """Give the next round the parent's adapter under a new number; what is served stays."""
-    decisions.go_back(
-        session,
-        deployment,
-        DecisionKind.SET_ASIDE,
-        served=decisions.served_release(session, parent.task),
-        to=parent,
-        judged=parent,
-        reason=reason,
-        now_unix_s=now_unix_s,
-    )
 
 
 def _why_void(cohorts: Sequence[Cohort]) -> str:

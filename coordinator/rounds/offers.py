@@ -15,6 +15,7 @@ from coordinator.rounds import erasures, turns
 from coordinator.rounds.pool import spent_parent
 from coordinator.rounds.rounds import Division, division_of, place_of, running
 from coordinator.rounds.seats import seat_of
+from coordinator.storage.plain import plain_rows
 from coordinator.storage.rows import (
     Cohort,
     CohortState,
@@ -145,7 +146,7 @@ def voids(session: Session, snapshot: LogSnapshot, device: Device, now_unix_s: i
     which = {"device_id": device.device_id, "since_unix_s": now_unix_s - VOIDS_KEPT_S}
     return [
         device_pb2.VoidCohort(proof=snapshot.proof(session, position), erasures=erasures.statements(session, cohort_id))
-        for cohort_id, position in session.execute(_VOIDS, which).all()
+        for cohort_id, position in plain_rows(session, _VOIDS, which)
         if position is not None
     ]
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from sqlalchemy import bindparam, delete, func, select
 from sqlalchemy.orm import Session
 
+from coordinator.storage.plain import plain_rows
 from coordinator.storage.rows import Device, PrekeyRow
 from nightshift.protocol.certificates import leaf_public_key
 from nightshift.protocol.errors import MalformedError, StateConflictError
@@ -101,7 +102,8 @@ def receive(
 def unspent(session: Session, device: Device, now_unix_s: int) -> int:
     """How many of a device's prekeys may still be bound to a plan."""
     which = {"device_id": device.device_id, "epoch": device.prekey_epoch, "now_unix_s": now_unix_s}
-    return session.scalar(_UNSPENT, which) or 0
+    ((count,),) = plain_rows(session, _UNSPENT, which)
+    return count
 
 
 def signed(row: PrekeyRow) -> SignedPrekey:

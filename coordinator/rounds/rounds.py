@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session, defer
 from coordinator.rounds import assignment
 from coordinator.rounds.rank_classes import rank_of
 from coordinator.rounds.states import FINAL
+from coordinator.storage.plain import plain_rows
 from coordinator.storage.rows import AssignmentRow, Cohort, Device, Round, RoundState
 from nightshift.protocol.errors import NotFoundError
 from nightshift.protocol.identity import DeviceId
@@ -90,9 +91,8 @@ def place_of(session: Session, division: Division, device: Device) -> bytes | No
 
     None where all cohorts, or the one to which it was dealt, train more rank slots than it says now that it can.
     """
-    dealt = session.scalar(
-        _DEALT, {"task": division.task, "round_number": division.number, "device_id": device.device_id}
-    )
+    which = {"task": division.task, "round_number": division.number, "device_id": device.device_id}
+    dealt = next((cohort_id for (cohort_id,) in plain_rows(session, _DEALT, which)), None)
     if dealt is not None:
         trained = next(trained for cohort_id, trained in division.cohorts if cohort_id == dealt)
         return dealt if rank_of(device.rank_limit, [trained]) else None

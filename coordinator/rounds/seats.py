@@ -19,6 +19,7 @@ from coordinator.aggregation.documents import document_of
 from coordinator.deployment import Deployment
 from coordinator.diagnostics import short
 from coordinator.rounds.pace import Wait
+from coordinator.storage.plain import plain_rows
 from coordinator.storage.rows import (
     AnswerRow,
     Cohort,
@@ -50,7 +51,7 @@ class Asked:
 
 def asked_of(session: Session, device_id: bytes, now_unix_s: int) -> Asked:
     """What the seats that a device holds ask of it now."""
-    rows = session.execute(_ASKED, {"device_id": device_id, "now_unix_s": now_unix_s}).all()
+    rows = plain_rows(session, _ASKED, {"device_id": device_id, "now_unix_s": now_unix_s})
     if not rows:
         return _NOTHING
     frozen = [row for row in rows if row.state is CohortState.FROZEN]

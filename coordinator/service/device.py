@@ -11,7 +11,14 @@ from coordinator.aggregation import answers, bundles, erasures, refusals, upload
 from coordinator.deployment import Deployment
 from coordinator.diagnostics import log, short
 from coordinator.enrolment import clones, renewal
-from coordinator.enrolment.devices import CLONED, MAX_NAME_CHARACTERS, printable, require_enrolled
+from coordinator.enrolment.devices import (
+    CLONED,
+    MAX_NAME_CHARACTERS,
+    checked_in,
+    checking_in,
+    printable,
+    require_enrolled,
+)
 from coordinator.log import entries as log_entries
 from coordinator.metrics import CallMetrics
 from coordinator.releases import repository
@@ -57,7 +64,7 @@ class DeviceServicer(device_pb2_grpc.DeviceServiceServicer):
         deployment = self._deployment
         now = now_unix_s()
         with deployment.database.transaction() as session:
-            device = require_enrolled(session, identity)
+            device = checking_in(session, identity)
             version = negotiate(request.protocol_version_min, request.protocol_version_max)
             if len(request.without_tasks) > MAX_DECLINED_TASKS:
                 raise MalformedError(
@@ -83,6 +90,7 @@ class DeviceServicer(device_pb2_grpc.DeviceServiceServicer):
                     limit=deployment.configuration.limits.prekeys_per_device,
                     now_unix_s=now,
                 )
+            checked_in(session, device)
         if not known:
             # Only now: that the device is held must stay when its check-in is refused.
             log.warning("identity in use twice; held", device=short(identity))
@@ -99,6 +107,13 @@ class DeviceServicer(device_pb2_grpc.DeviceServiceServicer):
         now = now_unix_s()
         with self._deployment.database.reading() as session:
             bulletin = self._board.read(session)
+            if request.log_size > bulletin.snapshot.size:
+                log.warning(
+                    "a device saw more of the log than there is; was an older backup restored?",
+                    device=short(device.device_id),
+                    saw=request.log_size,
+                    has=bulletin.snapshot.size,
+                )
             asked = asked_of(session, device.device_id, now)
             places = offers.turns_for(session, bulletin.due, device, self._deployment.authority.root, now)
             cohort = None if request.no_plan else offers.cohort_for(places, without=request.without_tasks)
