@@ -189,9 +189,15 @@ def _settings(configuration: Configuration, origins: Mapping[str, str]) -> dict[
     """The settings that are not the default, secrets as such."""
     shown = configuration.model_dump(mode="json")
     return {
-        key: {"value": shown[key.partition(".")[0]][key.partition(".")[2]], "origin": origin.split(" ")[0]}
+        key: {"value": shown[key.partition(".")[0]][key.partition(".")[2]], "origin": _origin(origin)}
         for key, origin in sorted(origins.items())
     }
+
+
+def _origin(origin: str) -> str:
+    """Which kind of place a setting comes from; a path, or a variable, is nobody's business."""
+    kinds = ("environment", "command line", "device profile")
+    return next((kind for kind in kinds if origin.startswith(kind)), "config.toml")
 
 
 def _counts(store: Store) -> dict[str, int]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from edge_client.store import Store
 from edge_client.store.contributions import StoredContribution
 from edge_client.store.records import LedgerEntry
+from edge_client.wording import enumerated, number_of
 from nightshift.protocol.errors import UsageError
 
 if TYPE_CHECKING:
@@ -73,12 +74,10 @@ def checked_in(
     hours: device_pb2.NightHours | None = None,
 ) -> None:
     """A check-in went out."""
-    keys = f" and {prekeys} new one-time public keys" if prekeys else ""
+    sent = ["the program's version", "the size of the log seen last", "how many rank slots this machine trains at most"]
+    sent += [number_of(prekeys, "new one-time public key")] if prekeys else []
     told = f"; it may be called back for {hours.length_h} h from {hours.begin_hour_utc:02}:00 UTC" if hours else ""
-    sentence = (
-        "checked in: sent the program's version, how many rank slots this machine trains at most, and the size of the "
-        f"log seen last{keys}{told}; no text, no results"
-    )
+    sentence = f"checked in: sent {enumerated(sent)}{told}; no text, no results"
     store.records.add_ledger(LedgerEntry(now_unix_s, "check-in", size_bytes, recipient, sentence, {"prekeys": prekeys}))
 
 
@@ -168,8 +167,8 @@ def refused(
 ) -> None:
     """A committee member's refusal is about to leave."""
     sentence = (
-        f"served as committee member: sent no answer but a signed report that the key shares of {len(contributors)} "
-        "devices could not be opened; it names these devices and holds no shares"
+        f"served as committee member: sent no answer but a signed report that the key shares of "
+        f"{number_of(len(contributors), 'device')} could not be opened; it names them and holds no shares"
     )
     details = {"cohort": cohort_id.hex(), "contributors": [device.hex() for device in contributors]}
     store.records.add_ledger(LedgerEntry(now_unix_s, "refusal", size_bytes, recipient, sentence, details))

@@ -34,6 +34,7 @@ def add(call: Call, path: Path, format_: str, columns: str) -> None:
     from edge_client.data.sources import scan
     from edge_client.store import open_store
     from edge_client.store.records import Source
+    from edge_client.wording import number_of
     from nightshift.host.clock import now_unix_s
     from nightshift.host.console import note
     from nightshift.protocol.errors import UsageError
@@ -50,7 +51,8 @@ def add(call: Call, path: Path, format_: str, columns: str) -> None:
         kept = store.records.add_source(str(source.path), format_, named, now_unix_s())
     skipped = dict(report.skipped)
     value = {"number": kept.number, "path": kept.path, "format": format_, "rows": report.rows, "skipped": skipped}
-    call.emit(value, f"{kept.number}: {kept.path}: {report.rows} rows to learn from, {sum(skipped.values())} skipped")
+    rows = number_of(report.rows, "row")
+    call.emit(value, f"{kept.number}: {kept.path}: {rows} to learn from, {sum(skipped.values())} skipped")
 
 
 @data.command("list", epilog="Example: edge-client data list")
@@ -75,10 +77,12 @@ def stats(call: Call) -> None:
     from edge_client.data.holdout import is_held_out
     from edge_client.data.sources import read_examples, scan
     from edge_client.store import open_store
+    from edge_client.wording import number_of
 
     with open_store(call.home) as store:
         sources = store.records.sources()
     value: list[dict[str, object]] = []
+    lines = []
     for source in sources:
         known = as_data_source(source)
         try:
@@ -86,6 +90,7 @@ def stats(call: Call) -> None:
             held_out = sum(is_held_out(example, HELD_OUT_FRACTION) for example in read_examples(known))
         except DataError as error:
             value.append({"number": source.number, "path": source.path, "problem": str(error)})
+            lines.append(f"{source.number}: {source.path}: {error}")
             continue
         value.append(
             {
@@ -97,11 +102,7 @@ def stats(call: Call) -> None:
                 "size_bytes": report.size_bytes,
             }
         )
-    lines = [
-        f"{v['number']}: {v['path']}: "
-        + (str(v["problem"]) if "problem" in v else f"{v['rows']} rows, {v['held_out']} of them held out")
-        for v in value
-    ]
+        lines.append(f"{source.number}: {source.path}: {number_of(report.rows, 'row')}, {held_out} of them held out")
     call.emit(value, "\n".join(lines) or "no files; add one with: edge-client data add PATH --format …")
 
 

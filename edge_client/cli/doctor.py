@@ -18,6 +18,7 @@ def doctor(call: Call, *, no_hashes: bool, no_network: bool) -> int:
     Exit status 0 if there is no problem, else that of the first one (docs/operations.md).
     """
     from edge_client.doctor.checkup import check_up
+    from edge_client.wording import number_of
     from nightshift.host.console import printable
     from nightshift.host.findings import Finding, Grade, exit_code
     from nightshift.protocol.errors import UsageError
@@ -36,7 +37,8 @@ def doctor(call: Call, *, no_hashes: bool, no_network: bool) -> int:
                 click.echo(printable(str(finding)))
     problems = sum(finding.grade is Grade.PROBLEM for finding in findings)
     warnings = sum(finding.grade is Grade.WARNING for finding in findings)
-    summary = f"{problems} problems, {warnings} warnings, {len(findings)} checks"
+    counts = [number_of(problems, "problem"), number_of(warnings, "warning"), number_of(len(findings), "check")]
+    summary = ", ".join(counts)
     value = {
         "summary": summary,
         "findings": [{"name": f.name, "grade": f.grade.value, "value": f.value, "fix": f.fix} for f in findings],

@@ -25,7 +25,7 @@ def leave(call: Call, *, wipe: bool, yes: bool) -> None:
 
     if not yes:
         wiping = ", and with it the ledger, the list of data sources and all adapters" if wipe else ""
-        click.echo(f"past sums that hold this device's part cannot be withdrawn{wiping and ', wiped or not'}", err=True)
+        click.echo("past sums that hold this device's part cannot be withdrawn, whatever is erased here", err=True)
         click.confirm(f"erase this device's key{wiping}, and leave its coordinator?", abort=True, err=True)
     device = leave_coordinator(call.home, wipe=wipe)
     call.emit(

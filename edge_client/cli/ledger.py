@@ -112,9 +112,10 @@ def _lines(group: Sequence[LedgerEntry], outcomes: dict[Any, str], width: int) -
 
 def _total(entries: Sequence[LedgerEntry]) -> list[str]:
     from edge_client.ledger import readable_size
+    from edge_client.wording import enumerated, number_of
 
     if not entries:
         return []
     size = readable_size(sum(entry.size_bytes for entry in entries))
-    recipients = sorted({entry.recipient for entry in entries})
-    return [f"in all {size} in {len(entries)} messages, to {', '.join(recipients)}"]
+    recipients = enumerated(sorted({entry.recipient for entry in entries}))
+    return [f"in all {size} in {number_of(len(entries), 'message')}, to {recipients}"]

@@ -59,6 +59,7 @@ def verify(call: Call, *, heads: tuple[str, ...], quick: bool) -> None:
     from edge_client.agent.check_in import check_in
     from edge_client.agent.log_audit import audit
     from edge_client.agent.session_opening import open_session
+    from edge_client.wording import number_of
     from nightshift.host.log_heads import file_or_text
     from nightshift.protocol.errors import UsageError, VerificationError
     from nightshift.protocol.log_heads import read_head, short_head
@@ -83,12 +84,12 @@ def verify(call: Call, *, heads: tuple[str, ...], quick: bool) -> None:
         "read": found is not None,
     }
     lines = [
-        f"the log has {seen.size} entries and extends the {before} seen before",
+        f"the log has {number_of(seen.size, 'entry', 'entries')} and extends the {before} seen before",
         f"head {short_head(seen, origin)}",
     ]
     if found is not None:
         value |= {"kinds": found.kinds, "remembered": found.remembered, "compared": list(found.compared)}
-        kinds = ", ".join(f"{count} {kind}" for kind, count in found.kinds.items())
+        kinds = ", ".join(number_of(count, kind) for kind, count in found.kinds.items())
         lines += [
             f"every entry was read and hashed: {kinds}",
             f"whatever this device was told is in it ({found.remembered} compared)",

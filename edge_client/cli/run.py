@@ -33,6 +33,7 @@ def run(call: Call, *, now: bool, dry_run: bool) -> int:
     for problem in report.problems:
         note(f"error: {problem.message}")
     lines = [str(reading) for reading in report.conditions] if dry_run else []
-    done = report.achieved or ["nothing was done" if report.problems else report.nothing]
+    failed = "nothing would be done" if dry_run else "nothing was done"
+    done = report.achieved or [failed if report.problems else report.nothing]
     call.emit(report.to_json(), "\n".join(lines + done))
     return int(report.exit_code)

@@ -26,6 +26,7 @@ def status(call: Call) -> None:
     from edge_client.identity import load_identity, load_membership
     from edge_client.ledger import readable_time
     from edge_client.store import open_store
+    from edge_client.wording import fact
     from nightshift.host.files import is_locked
     from nightshift.protocol.certificates import read_device_certificate
     from nightshift.protocol.readable_ids import readable_id
@@ -56,22 +57,35 @@ def status(call: Call) -> None:
     }
     lines = [
         health,
-        f"device {readable_id(identity.device_id)}",
-        f"coordinator {membership.device_address}",
-        f"certificate until {value['certificate_expires']}, renewed by itself",
+        fact("device", readable_id(identity.device_id)),
+        fact("coordinator", membership.device_address),
+        fact("certificate", f"until {value['certificate_expires']}, renewed by itself"),
         *(str(reading) for reading in readings),
-        f"last pass: {facts['last_pass'] or 'none'}",
-        *([f"the timer's passes connect after {facts['waiting_until']}"] if facts["waiting_until"] else []),
-        *([f"training was cut off; passes before {facts['cut_off_until']} go on"] if facts["cut_off_until"] else []),
-        f"adapters in use: {', '.join(facts['adapters_in_use']) or 'none'}",
-        *(f"chosen by the owner: {pinned}" for pinned in facts["adapters_pinned"]),
-        *(f"kept back: {kept}" for kept in facts["adapters_kept_back"]),
-        f"contributions: {facts['contributions']}, answers as committee member: {facts['answers']}",
-        *(f"void: {void['sentence']}" for void in facts["void_contributions"]),
+        *_history(facts),
         *(["DEBUG: what is encrypted is also kept in the clear"] if configuration.debug.keep_encoded_vector else []),
         *(f"SECURITY {event['time']}: {event['sentence']}" for event in facts["security_events"]),
     ]
     call.emit(value, "\n".join(lines))
+
+
+def _history(facts: dict[str, Any]) -> list[str]:
+    """What was done here, and when it goes on."""
+    from edge_client.wording import fact, number_of
+
+    lines = [fact("last pass", facts["last_pass"] or "none")]
+    if facts["waiting_until"]:
+        lines.append(fact("next pass", f"the timer's passes connect after {facts['waiting_until']}"))
+    if facts["cut_off_until"]:
+        lines.append(fact("training", f"cut off; a pass before {facts['cut_off_until']} goes on with it"))
+    answers = number_of(facts["answers"], "answer")
+    return [
+        *lines,
+        fact("in use", ", ".join(facts["adapters_in_use"]) or "no adapter"),
+        *(fact("chosen", f"by the owner, for {pinned}") for pinned in facts["adapters_pinned"]),
+        *(fact("kept back", kept) for kept in facts["adapters_kept_back"]),
+        fact("given", f"{number_of(facts['contributions'], 'contribution')}, {answers} as committee member"),
+        *(fact("void", void["sentence"]) for void in facts["void_contributions"]),
+    ]
 
 
 def _facts(store: Store, *, running: bool) -> dict[str, Any]:
@@ -148,8 +162,11 @@ def _void(contribution: StoredContribution) -> dict[str, Any]:
 
 
 def _health(facts: dict[str, Any], blocking: list[str]) -> str:
+    from edge_client.wording import number_of
+
     if facts["security_events"]:
-        return f"ATTENTION: the coordinator did {len(facts['security_events'])} things that it may not do; see below"
+        done = number_of(len(facts["security_events"]), "thing")
+        return f"ATTENTION: the coordinator did {done} that it may not do; see below"
     if facts["running"]:
         return "healthy; at work now"
     if facts["data_sources"] == 0:

@@ -76,7 +76,7 @@ class LastInput:
                 f"somebody used the machine {idle_s:.0f} s ago, {self.minimum_idle_s} s of quiet are wanted "
                 "(conditions.minimum_idle_s)"
             )
-        return Reading.judged("input", f"none for {_span(idle_s)}", source, reason=reason)
+        return Reading.judged("input", f"last {_span(idle_s)} ago", source, reason=reason)
 
     def _terminals(self, now: float) -> list[tuple[float, str]]:
         found = []

@@ -71,7 +71,7 @@ class WithinHours:
         local = time.localtime(clock.now())
         value = time.strftime("%H:%M", local)
         if self.hours is None:
-            return Reading.judged("hours", f"{value}, any", "conditions.hours", reason="")
+            return Reading.judged("hours", f"{value}, any hour will do", "conditions.hours", reason="")
         reason = (
             "" if self.hours.hold(60 * local.tm_hour + local.tm_min) else f"outside {self.hours} (conditions.hours)"
         )

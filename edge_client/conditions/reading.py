@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
+from edge_client.wording import fact
+
 
 class Verdict(Enum):
     """What a reading means for tonight.
@@ -47,7 +49,7 @@ class Reading:
         }
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.value} ({self.verdict.value}, {self.source})"
+        return fact(self.name, f"{self.value} ({self.verdict.value}, {self.source})")
 
     @classmethod
     def judged(cls, name: str, value: str, source: str, *, reason: str) -> Reading:

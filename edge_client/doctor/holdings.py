@@ -10,6 +10,7 @@ from edge_client.configuration import Configuration, cache_directory
 from edge_client.home import Home
 from edge_client.identity import Membership
 from edge_client.store import Store
+from edge_client.wording import number_of
 from nightshift.host.clock import now_unix_s
 from nightshift.host.findings import Finding
 from nightshift.protocol.errors import DeclinedError, ExitCode, NightshiftError
@@ -47,7 +48,9 @@ def check_certificates(membership: Membership) -> Iterator[Finding]:
         yield Finding.of_error("certificate", error)
         return
     days = (found.not_after_unix_s - now) // 86_400
-    yield Finding.ok("certificate", f"{days} days left, renewed by itself from {rfc3339(found.renewal_due_unix_s)}")
+    yield Finding.ok(
+        "certificate", f"{number_of(days, 'day')} left, renewed by itself from {rfc3339(found.renewal_due_unix_s)}"
+    )
 
 
 def check_holdings(home: Home, configuration: Configuration, store: Store, *, hashes: bool) -> Iterator[Finding]:

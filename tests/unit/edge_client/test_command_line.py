@@ -238,7 +238,7 @@ def test_a_bad_line_is_named_and_does_no_harm(device: Device, tmp_path: Path) ->
     done = device("data", "add", str(mixed), "--format", "prompt")
     assert "line 3: a field is missing" in done.stderr
     assert "line 4: not JSON" in done.stderr
-    assert "1 rows to learn from, 2 skipped" in done.stdout
+    assert "1 row to learn from, 2 skipped" in done.stdout
 
 
 def test_a_file_without_any_usable_row_exits_2_with_line_and_reason(device: Device, tmp_path: Path) -> None:

@@ -88,6 +88,21 @@ def test_a_contribution_says_for_what_it_was_and_who_could_open_it(store: Store)
     assert entry.details["committee"] == [readable_id(hashlib.sha256(key).digest()) for key in sent.committee_keys]
 
 
+@pytest.mark.parametrize(
+    ("prekeys", "expected"),
+    [
+        (0, "the size of the log seen last and how many rank slots this machine trains at most; no text"),
+        (1, "how many rank slots this machine trains at most and 1 new one-time public key; no text"),
+        (8, "how many rank slots this machine trains at most and 8 new one-time public keys; no text"),
+    ],
+)
+def test_a_check_in_is_a_sentence(store: Store, prekeys: int, expected: str) -> None:
+    ledger.checked_in(store, now_unix_s=NOW, recipient="a:1", size_bytes=24, prekeys=prekeys)
+    (entry,) = store.records.ledger()
+    assert entry.sentence.startswith("checked in: sent the program's version, the size of the log seen last")
+    assert expected in entry.sentence
+
+
 @pytest.mark.parametrize("members", range(3, 32))
 def test_how_many_must_answer_is_what_the_protocol_says(members: int) -> None:
     """T = floor((2C + f) / 3) + 1, f = max(1, floor((C - 1) / 3)), for whatever n_max the plan had."""
