@@ -4,7 +4,9 @@ What happened after the backup is forgotten here, and remembered by devices. So 
 
 * rounds that were open end without a sum: their sets may have been frozen, and their sums opened, since;
 * unspent prekeys are dropped: they may have been spent since. Devices publish new ones;
-* nonces of check-ins are dropped, or every device that has checked in since would look like a clone.
+* nonces of check-ins are dropped, or every device that has checked in since would look like a clone;
+* every task starts again from its newest adapter under a new number: devices may have contributed to it since, and
+  contribute to a release once (docs/protocol.md, "Starting again").
 
 A log that was longer than the backup's cannot be made good: devices that have seen more of it refuse this coordinator
 until they join again (docs/operations.md). Where the old coordinator was stopped before the backup was made, and
@@ -13,7 +15,7 @@ never ran again, nothing was forgotten and none of this is needed: `nothing_happ
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sqlalchemy import delete, update
@@ -28,7 +30,10 @@ from coordinator.deployment import Deployment, open_database, open_objects, open
 from coordinator.enrolment.authority import Authority
 from coordinator.home import Home
 from coordinator.log import verify_rows
+from coordinator.releases.decisions import start_again
+from coordinator.releases.publication import newest_release
 from coordinator.rounds.states import Event
+from coordinator.rounds.tasks import list_tasks
 from coordinator.rounds.transitions import unfinished, void
 from coordinator.storage.database import Database
 from coordinator.storage.migration import inspect_schema, migrate, require_current
@@ -49,11 +54,13 @@ class Restored:
         manifest: of the backup.
         ended: cohorts that were open in it and are void now.
         prekeys_dropped: unspent ones.
+        tasks: that start again from their newest adapter.
     """
 
     manifest: Manifest
-    ended: int
-    prekeys_dropped: int
+    ended: int = 0
+    prekeys_dropped: int = 0
+    tasks: tuple[str, ...] = ()
 
 
 def restore(backup: Path, home: Home, *, nothing_happened_since: bool) -> Restored:
@@ -84,17 +91,19 @@ def restore(backup: Path, home: Home, *, nothing_happened_since: bool) -> Restor
             home.configuration_file.unlink()
         raise
     with opened(home.directory) as deployment, deployment.database.transaction() as session:
-        ended, dropped = (0, 0) if nothing_happened_since else _forget_what_may_have_changed(session, deployment)
+        done = Restored(manifest)
+        if not nothing_happened_since:
+            done = _forget_what_may_have_changed(session, deployment, done)
         audit.record(
             session,
             "restore",
             str(backup),
             made_unix_s=manifest.made_unix_s,
             log_size=manifest.log_size,
-            ended=ended,
+            ended=done.ended,
             nothing_happened_since=nothing_happened_since,
         )
-    return Restored(manifest, ended, dropped)
+    return done
 
 
 def _copy_back(backup: Path, home: Home, manifest: Manifest) -> None:
@@ -142,11 +151,15 @@ def _require_whole(source: Session, manifest: Manifest) -> None:
         raise HashMismatchError("the backup's log is not the one that its manifest states; take another backup")
 
 
-def _forget_what_may_have_changed(session: Session, deployment: Deployment) -> tuple[int, int]:
+def _forget_what_may_have_changed(session: Session, deployment: Deployment, restored: Restored) -> Restored:
     now = now_unix_s()
     open_cohorts = unfinished(session)
     for cohort in open_cohorts:
         void(session, deployment, cohort, Event.ABORT, reason=REASON, now_unix_s=now)
     session.execute(update(Device).values(nonce=None, nonce_before=None))
     dropped = session.execute(delete(PrekeyRow).where(PrekeyRow.spent_on.is_(None)).returning(PrekeyRow.serial)).all()
-    return len(open_cohorts), len(dropped)
+    tasks = tuple(task.name for task in list_tasks(session))
+    for task in tasks:
+        parent = newest_release(session, task)
+        start_again(session, deployment, parent, reason=f"{REASON}; later rounds are lost", now_unix_s=now)
+    return replace(restored, ended=len(open_cohorts), prekeys_dropped=len(dropped), tasks=tasks)

@@ -93,11 +93,13 @@ def restore(
     text = f"restored {made.rows} rows and {made.objects} objects; the log has {made.log_size} entries"
     if not nothing_happened_since:
         text += (
-            f"\n{done.ended} open cohorts are void, {done.prekeys_dropped} unspent prekeys dropped. Devices that saw "
-            "more of the log than the backup has refuse this coordinator until they join again"
+            f"\n{done.ended} open cohorts are void, {done.prekeys_dropped} unspent prekeys dropped, "
+            f"{len(done.tasks)} tasks start again from their newest adapter.\n"
+            "Devices that saw more of the log than the backup has refuse this coordinator (exit 14) until they join "
+            "again: edge-client leave, then edge-client join TOKEN; the service's log names those that call"
         )
     emit(
-        {**made.model_dump(), "ended": done.ended, "prekeys_dropped": done.prekeys_dropped},
+        {**made.model_dump(), "ended": done.ended, "prekeys_dropped": done.prekeys_dropped, "tasks": done.tasks},
         as_json=as_json,
         text=f"{text}\nnext: coordinator --data {home.directory} serve",
     )

@@ -212,6 +212,30 @@ def go_back(
     )
 
 
+def start_again(
+    session: Session, deployment: Deployment, parent: ReleaseRow, *, reason: str, now_unix_s: int
+) -> DecisionRow:
+    """Give the next round the parent's adapter under a new number, since devices have used it up; what is served stays.
+
+    Args:
+        session: a transaction.
+        deployment: whose log and keys.
+        parent: what the rounds whose sums cannot be used started from.
+        reason: a few plain words.
+        now_unix_s: when.
+    """
+    return go_back(
+        session,
+        deployment,
+        DecisionKind.SET_ASIDE,
+        served=served_release(session, parent.task),
+        to=parent,
+        judged=parent,
+        reason=reason,
+        now_unix_s=now_unix_s,
+    )
+
+
 def promote(
     session: Session, deployment: Deployment, release: ReleaseRow, *, reason: str, now_unix_s: int
 ) -> DecisionRow:

@@ -72,6 +72,7 @@ def _forget(home: Home) -> None:
         with store.database.transaction() as connection:
             connection.execute("DELETE FROM prekeys")
             connection.execute("DELETE FROM releases")
+            connection.execute("DELETE FROM decisions")
             connection.execute("DELETE FROM contributions WHERE state = ?", (State.PREPARED.value,))
             connection.execute(
                 "UPDATE contributions SET state = ? WHERE state = ?", (State.LATE.value, State.SENDING.value)

@@ -23,6 +23,12 @@ if TYPE_CHECKING:
     from nightshift.protocol.trust import Trust
     from nightshift.v1 import log_pb2
 
+_ANOTHER_HISTORY = (
+    "The coordinator shows another history than before, and nothing of it was used. Ask its operator: if it was "
+    "restored from an older backup, begin anew with `edge-client leave`, then `edge-client join TOKEN`; if it was not, "
+    "it shows different things to different devices"
+)
+
 
 @dataclass(frozen=True)
 class Session:
@@ -85,9 +91,12 @@ class Session:
         """
         from nightshift.protocol.log import LogView, checkpoint_note
 
-        view = LogView.verify(
-            checkpoint, trust=self.trust, last=stored_log_head(self.store), consistency_path=consistency_path
-        )
+        try:
+            view = LogView.verify(
+                checkpoint, trust=self.trust, last=stored_log_head(self.store), consistency_path=consistency_path
+            )
+        except LogInconsistentError as error:
+            raise LogInconsistentError(f"{error}. {_ANOTHER_HISTORY}") from error
         note = checkpoint_note(checkpoint, self.trust)
         self.store.database.put(log_size=view.head.size, log_root=view.head.root, log_note=note)
         return view

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import func, select
 
-from coordinator import orphans
+from coordinator import log_audit, orphans
 from coordinator.backups.key_archive import open_keys, seal_keys
 from coordinator.backups.manifest import MANIFEST, Manifest
 from coordinator.backups.restoring import REASON, restore
@@ -16,6 +16,7 @@ from coordinator.backups.taking import take
 from coordinator.configuration import Listen, Storage, configuration_text
 from coordinator.deployment import Deployment
 from coordinator.home import Home
+from coordinator.releases.decisions import newest_decision, served_release
 from coordinator.storage.rows import (
     AuditRow,
     Base,
@@ -25,9 +26,10 @@ from coordinator.storage.rows import (
     Device,
     Lease,
     PrekeyRow,
+    ReleaseRow,
 )
 from nightshift.protocol.errors import HashMismatchError, NotFoundError, UsageError, VerificationError
-from tests.support.coordinators import open_home
+from tests.support.coordinators import TASK, open_home
 from tests.support.fleets import Snapshots
 from tests.support.nights import night
 from tests.support.stores import PAIRS, StorageOf
@@ -112,6 +114,14 @@ def test_what_may_have_changed_since_is_forgotten(tmp_path: Path, snapshots: Sna
             (row,) = session.scalars(select(AuditRow).where(AuditRow.verb == "restore"))
             assert f'"made_unix_s": {done.manifest.made_unix_s}' in row.detail
             assert session.scalars(select(Lease)).all() == []
+            assert done.tasks == (TASK,)
+            first, newest = session.scalars(select(ReleaseRow).order_by(ReleaseRow.number)).all()
+            assert (newest.restores, served_release(session, TASK).release_id) == (first.release_id, first.release_id)
+            decision = newest_decision(session, TASK)
+            assert decision is not None
+            assert (decision.next_parent, decision.kind) == (newest.release_id, "set aside")
+            assert REASON in decision.reason
+            log_audit.audit(session, deployment)
 
 
 def test_a_backup_taken_while_contributions_are_counted_is_whole(tmp_path: Path, snapshots: Snapshots) -> None:
