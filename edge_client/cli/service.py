@@ -23,7 +23,7 @@ def service() -> None:
 
 @service.command(epilog="Example: edge-client service install")
 @_system
-@click.option("--print", "show", is_flag=True, help="Show what would be written; write nothing.")
+@click.option("--print", "--dry-run", "show", is_flag=True, help="Show what would be written; write nothing.")
 @device_command
 def install(call: Call, *, system: bool, show: bool) -> None:
     """Install the service and start its timer; again after an upgrade or a move.
@@ -31,14 +31,13 @@ def install(call: Call, *, system: bool, show: bool) -> None:
     The service of a user runs while nobody is logged in only after: loginctl enable-linger
     """
     from edge_client.service.plan import Scope, plan_service, require_open_to_all
-    from edge_client.service.platforms import service_manager
-    from edge_client.service.systemd import service_unit, timer_unit
+    from edge_client.service.platforms import files_to_write, service_manager
 
     scope = Scope.SYSTEM if system else Scope.USER
     plan = plan_service(scope, call.home)
     if show:
-        units = {"service": service_unit(plan), "timer": timer_unit(plan)}
-        call.emit(units, "\n".join(units.values()).rstrip())
+        files = files_to_write(plan)
+        call.emit(files, "\n".join(files.values()).rstrip())
         return
     manager = service_manager(scope)
     if scope is Scope.SYSTEM:

@@ -50,6 +50,11 @@ def property_list(plan: ServicePlan, *, minute: int, log: Path) -> bytes:
     return plistlib.dumps(content)
 
 
+def log_file(plan: ServicePlan) -> Path:
+    """Where an agent's passes say what they did."""
+    return plan.home_directories[0] / "service.log"
+
+
 @dataclass(frozen=True, slots=True)
 class Launchd:
     """The user's launch agent.
@@ -81,9 +86,8 @@ class Launchd:
         """
         self.file.parent.mkdir(parents=True, exist_ok=True)
         minute = random.randrange(LATEST_MINUTE)  # noqa: S311 - spreads load, guards nothing
-        log = plan.home_directories[0] / "service.log"
         self.run(["launchctl", "bootout", f"{_domain()}/{LABEL}"])  # one that is loaded keeps its old list
-        write_atomic(self.file, property_list(plan, minute=minute, log=log), mode=0o644)
+        write_atomic(self.file, property_list(plan, minute=minute, log=log_file(plan)), mode=0o644)
         done = self.run(["launchctl", "bootstrap", _domain(), str(self.file)])
         if done.returncode:
             raise NightshiftError(f"launchctl bootstrap failed: {done.stderr.strip() or done.returncode}")

@@ -8,7 +8,7 @@ import sys
 from typing import Protocol
 
 from edge_client.service.plan import Scope, ServicePlan
-from edge_client.service.systemd import Installed, Systemd
+from edge_client.service.systemd import Installed, Systemd, service_unit, timer_unit
 from nightshift.protocol.errors import IncompatibleError
 
 
@@ -41,6 +41,20 @@ def service_manager(scope: Scope) -> ServiceManager:
 
         return Launchd.of(scope)
     return Systemd.of(scope)
+
+
+def files_to_write(plan: ServicePlan, *, system: str = sys.platform) -> dict[str, str]:
+    """What `install` would write, by kind; for a person to read first.
+
+    Args:
+        plan: what to run.
+        system: as `sys.platform` says.
+    """
+    if system == "darwin":
+        from edge_client.service.launchd import LATEST_MINUTE, log_file, property_list
+
+        return {"agent": property_list(plan, minute=LATEST_MINUTE // 2, log=log_file(plan)).decode()}
+    return {"service": service_unit(plan), "timer": timer_unit(plan)}
 
 
 def require_supported(*, system: str = "", machine: str = "", pointer_bytes: int = 0) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from edge_client.service.launchd import LABEL, LATEST_MINUTE, Launchd
 from edge_client.service.plan import Scope, ServicePlan
+from edge_client.service.platforms import files_to_write
 from nightshift.protocol.errors import NightshiftError, UsageError
 
 
@@ -47,6 +48,14 @@ def test_the_agent_runs_a_pass_each_hour_of_the_night(tmp_path: Path) -> None:
     assert "RunAtLoad" not in content
     assert agent.uninstall() is True
     assert agent.uninstall() is False
+
+
+def test_what_would_be_written_is_shown_first(tmp_path: Path) -> None:
+    shown = files_to_write(plan(tmp_path), system="darwin")
+    content = plistlib.loads(shown["agent"].encode())
+    assert content["ProgramArguments"] == ["/opt/a folder/edge-client", "run"]
+    assert Path(content["StandardOutPath"]).parent == tmp_path
+    assert list(files_to_write(plan(tmp_path), system="linux")) == ["service", "timer"]
 
 
 def test_a_refusal_of_launchd_is_said(tmp_path: Path) -> None:
