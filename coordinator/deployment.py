@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from sqlalchemy import exists, select
@@ -25,6 +27,7 @@ from coordinator.storage.database import Database
 from coordinator.storage.migration import Schema, inspect_schema, migrate, require_current
 from coordinator.storage.objects import DirectoryObjects, Objects
 from coordinator.storage.rows import LogEntryRow, Setting
+from coordinator.together import Together
 from nightshift.host.clock import now_unix_s
 from nightshift.host.files import make_private_directory, write_atomic
 from nightshift.protocol.errors import UsageError
@@ -33,11 +36,19 @@ from nightshift.protocol.trust import Trust
 
 LOG_ORIGIN = "log_origin"
 ROOT_SHA256 = "root_sha256"
+COUNTED_TOGETHER = 8
+SUMS_IN_MEMORY = 2
+"""Cohorts whose sum one process folds or opens at a time: each holds a few times a contribution's size."""
 
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """The opened parts; every operation of the core takes what it needs from here."""
+    """The opened parts; every operation of the core takes what it needs from here.
+
+    Attributes:
+        counting: contributions that are complete, by cohort.
+        sums: held by whoever folds or opens a cohort's sum.
+    """
 
     home: Home
     configuration: Configuration
@@ -48,6 +59,8 @@ class Deployment:
     leadership: Leadership
     compute: Backend
     locks: KeyedLocks = field(default_factory=KeyedLocks)
+    counting: Together[bytes] = field(default_factory=partial(Together, COUNTED_TOGETHER))
+    sums: threading.Semaphore = field(default_factory=partial(threading.BoundedSemaphore, SUMS_IN_MEMORY))
 
     @property
     def trust(self) -> Trust:

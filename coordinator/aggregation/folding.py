@@ -1,170 +1,151 @@
-"""Counting a contribution: verified, folded, and from that moment on a member of U.
+"""The running sum moves on: what was folded into it is from that moment on a member of U.
 
 The new running sum is a new object. One transaction makes it the cohort's sum
-and marks the contribution counted, so that after a crash the sum holds exactly
+and marks its new contributions counted, so that after a crash the sum holds exactly
 the contributions that the rows call counted: never one less, never one twice.
 """
 
 from __future__ import annotations
 
-from sqlalchemy import delete
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
-from coordinator.aggregation import places
-from coordinator.aggregation.documents import document_of
+from sqlalchemy import delete
+from sqlalchemy.orm import Session
+
 from coordinator.deployment import Deployment
-from coordinator.diagnostics import log, short
+from coordinator.diagnostics import short
 from coordinator.enrolment.devices import require_enrolled
 from coordinator.rounds.states import Event, next_state
 from coordinator.rounds.transitions import freeze
 from coordinator.storage.rows import Cohort, Contribution, ContributionState, UploadPart
-from nightshift.host.failpoints import failpoint
-from nightshift.protocol.certificates import leaf_public_key
-from nightshift.protocol.errors import (
-    NightshiftError,
-    NotFoundError,
-    OverloadedError,
-    StateConflictError,
-    UnavailableError,
-)
+from nightshift.protocol.errors import NightshiftError, NotFoundError, RevokedError, StateConflictError
 from nightshift.protocol.identity import DeviceId
 from nightshift.protocol.plan import PlanDocument
-from nightshift.protocol.secagg.contribution import Contribution as SecretContribution
-from nightshift.protocol.secagg.contribution import verify_contribution
 from nightshift.protocol.secagg.contributors import Contributor
-from nightshift.protocol.upload import unpack
 
-FOLD_ATTEMPTS = 8
+ENDED = "uploads of this cohort have ended; check in again for the next round"
 
 
-def count(deployment: Deployment, cohort: Cohort, row: Contribution, body: bytes, now_unix_s: int) -> None:
-    """Verify a complete contribution and fold it; freezes the cohort if that filled it.
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """A verified contribution, as it is going to stand in U.
 
-    The caller holds the cohort's fold lock, which keeps this process's other uploads out. Where another process moved
-    the sum on meanwhile, this contribution is folded again, onto what is there now.
+    Attributes:
+        device_id: of its sender.
+        entry: of U.
+        sealed_key: the object that holds its sealed shares.
+    """
+
+    device_id: DeviceId
+    entry: Contributor
+    sealed_key: str
+
+
+class SumMovedError(Exception):
+    """Another process counted a contribution since the sum was read."""
+
+
+class UncountableError(Exception):
+    """Devices whose contribution may not be counted any more, though it is in the sum that was made.
+
+    Attributes:
+        why: of each.
+    """
+
+    def __init__(self, why: Mapping[bytes, NightshiftError]) -> None:
+        super().__init__(f"{len(why)} contributions may not be counted any more")
+        self.why = dict(why)
+
+
+def fold(
+    deployment: Deployment, document: PlanDocument, cohort: Cohort, ciphertexts: Iterable[bytes | memoryview]
+) -> bytes:
+    """The cohort's sum with these ciphertexts; nothing is kept.
 
     Raises:
-        MalformedError, SignatureInvalidError: not a contribution to this plan by this device.
-        StateConflictError: the cohort froze, or is full.
-        RevokedError: the device was revoked while it sent.
-        OverloadedError: other processes were faster every time; ask again.
-        UnavailableError: a store does not answer. If it was the database, at the commit, the contribution may be
-            counted: the rows will say.
+        SumMovedError: the sum that the cohort had is no longer its sum.
+        NightshiftError: its object is lost.
     """
-    document = document_of(cohort)
-    contribution = unpack(document.parameters, document.vector.length, body)
-    entry = _verified(document, cohort, row, contribution)
-    sealed_key = places.sealed_key(cohort.cohort_id, row.device_id)
-    deployment.objects.put(sealed_key, b"".join(contribution.sealed))
-    full = None
-    for _ in range(FOLD_ATTEMPTS):
-        running_key = ""
-        try:
-            running_key = _fold(deployment, document, cohort, contribution)
-            failpoint("coordinator.fold.before-commit")
-            full = _commit(
-                deployment,
-                cohort,
-                row,
-                entry,
-                sealed_key=sealed_key,
-                running_key=running_key,
-                now_unix_s=now_unix_s,
-            )
-            break
-        except _SumMovedError:
-            places.discard(deployment.objects, *filter(None, [running_key]))
-            with deployment.database.reading() as session:
-                cohort = session.get_one(Cohort, cohort.cohort_id)
-        except UnavailableError:
-            # The commit may have happened, and then the rows name these objects. If not, they are orphans.
-            raise
-        except BaseException:
-            places.discard(deployment.objects, *filter(None, [sealed_key, running_key]))
-            raise
-    if full is None:
-        places.discard(deployment.objects, sealed_key)
-        raise OverloadedError("other contributions were counted at the same moment; send the last bytes again")
-    failpoint("coordinator.upload.durable")
-    if full:
-        failpoint("coordinator.freeze.committed")
-    if cohort.running_sum_key:
-        places.discard(deployment.objects, cohort.running_sum_key)
-    log.info("contribution counted", cohort=short(cohort.cohort_id), device=short(row.device_id), full=full)
+    parameters, length = document.parameters, document.vector.length
+    # No name here for the sum before: it is let go as soon as it is not needed.
+    return deployment.compute.fold(parameters, length, _running_sum(deployment, cohort), ciphertexts)
 
 
-def _fold(deployment: Deployment, document: PlanDocument, cohort: Cohort, contribution: SecretContribution) -> str:
-    """Make the sum with this contribution durable as a new object; returns its key."""
-    before = _running_sum(deployment, cohort) if cohort.running_sum_key else None
-    after = deployment.compute.fold(document.parameters, document.vector.length, before, [contribution.ciphertext])
-    key = places.running_key(cohort.cohort_id, cohort.counted + 1)
-    deployment.objects.put(key, after)
-    return key
-
-
-def _running_sum(deployment: Deployment, cohort: Cohort) -> bytes:
-    assert cohort.running_sum_key is not None, "the caller looked"
+def _running_sum(deployment: Deployment, cohort: Cohort) -> bytes | None:
+    if cohort.running_sum_key is None:
+        return None
     try:
         return deployment.objects.get(cohort.running_sum_key)
     except NotFoundError as error:
         with deployment.database.reading() as session:
             present = session.get_one(Cohort, cohort.cohort_id)
         if present.running_sum_key != cohort.running_sum_key:
-            raise _SumMovedError from None
+            raise SumMovedError from None
         raise NightshiftError(
             f"the running sum of cohort {short(cohort.cohort_id)} is lost; end the cohort (coordinator round abort), "
             "and look what befell the object store"
         ) from error
 
 
-class _SumMovedError(Exception):
-    """Another process counted a contribution since the sum was read."""
-
-
-def _verified(
-    document: PlanDocument, cohort: Cohort, row: Contribution, contribution: SecretContribution
-) -> Contributor:
-    return verify_contribution(
-        parameters=document.parameters,
-        length=document.vector.length,
-        plan_hash=cohort.plan_hash,
-        sender=DeviceId(row.device_id),
-        public_key=leaf_public_key(row.certificate),
-        contribution=contribution,
-    )
-
-
-def _commit(
-    deployment: Deployment,
-    seen: Cohort,
-    row: Contribution,
-    entry: Contributor,
-    *,
-    sealed_key: str,
-    running_key: str,
-    now_unix_s: int,
+def commit(
+    deployment: Deployment, seen: Cohort, folded: Sequence[Folded], *, running_key: str, now_unix_s: int
 ) -> bool:
-    """Mark counted and move the running sum on; returns whether the cohort is now full and frozen."""
+    """Mark contributions counted and move the running sum on, in one transaction.
+
+    Args:
+        deployment: whose cohort.
+        seen: the cohort as it was when its sum was read.
+        folded: what was added to that sum.
+        running_key: of the durable new sum.
+        now_unix_s: when.
+
+    Returns:
+        Whether the cohort is now full and frozen.
+
+    Raises:
+        StateConflictError: uploads of the cohort have ended; nothing was counted.
+        SumMovedError: another process counted something; nothing was counted.
+        UncountableError: some may not be counted any more; nothing was counted.
+    """
     with deployment.database.transaction() as session:
         cohort = session.get_one(Cohort, seen.cohort_id)
-        mine = session.get_one(Contribution, (row.cohort_id, row.device_id))
         cohort.state = next_state(cohort.state, Event.COUNT)
-        if mine.state is not ContributionState.RECEIVING:
-            raise StateConflictError("uploads of this cohort have ended; check in again for the next round")
         if cohort.running_sum_key != seen.running_sum_key:
-            raise _SumMovedError
-        # A stream outlives the check at its start: who was revoked meanwhile is not counted.
-        require_enrolled(session, DeviceId(row.device_id))
+            raise SumMovedError
+        if why := _uncountable(session, cohort.cohort_id, folded):
+            raise UncountableError(why)
         cohort.running_sum_key = running_key
-        cohort.counted += 1
-        mine.state = ContributionState.COUNTED
-        mine.counted_unix_s = now_unix_s
-        mine.sealed_key = sealed_key
-        mine.ciphertext_tag = entry.ciphertext_tag
-        mine.sealed_sha256 = b"".join(entry.sealed_sha256)
-        parts = (UploadPart.cohort_id == row.cohort_id, UploadPart.device_id == row.device_id)
+        cohort.counted += len(folded)
+        for each in folded:
+            mine = session.get_one(Contribution, (cohort.cohort_id, each.device_id))
+            mine.state = ContributionState.COUNTED
+            mine.counted_unix_s = now_unix_s
+            mine.sealed_key = each.sealed_key
+            mine.ciphertext_tag = each.entry.ciphertext_tag
+            mine.sealed_sha256 = b"".join(each.entry.sealed_sha256)
+        parts = (
+            UploadPart.cohort_id == cohort.cohort_id,
+            UploadPart.device_id.in_([each.device_id for each in folded]),
+        )
         session.execute(delete(UploadPart).where(*parts))
         session.flush()
         if cohort.counted >= cohort.n_max:
             freeze(session, deployment, cohort, now_unix_s)
             return True
     return False
+
+
+def _uncountable(session: Session, cohort_id: bytes, folded: Sequence[Folded]) -> dict[bytes, NightshiftError]:
+    """Whose contribution ended meanwhile, or who was revoked: a stream outlives the check at its start."""
+    why: dict[bytes, NightshiftError] = {}
+    for each in folded:
+        row = session.get(Contribution, (cohort_id, each.device_id))
+        if row is None or row.state is not ContributionState.RECEIVING:
+            why[each.device_id] = StateConflictError(ENDED)
+            continue
+        try:
+            require_enrolled(session, each.device_id)
+        except RevokedError as error:
+            why[each.device_id] = error
+    return why

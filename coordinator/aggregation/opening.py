@@ -50,10 +50,11 @@ def try_open(deployment: Deployment, cohort_id: bytes, now_unix_s: int) -> bool:
         answers = [Answer(row.member_index, row.vector, row.signature) for row in rows]
         document = document_of(cohort)
         try:
-            vector = deployment.compute.open_cohort(
-                document.parameters, cohort.plan_hash, deployment.objects.get(cohort.running_sum_key), answers
-            )
-            opened = document.vector.decode_sum(vector.values, cohort.counted)
+            with deployment.sums:
+                vector = deployment.compute.open_cohort(
+                    document.parameters, cohort.plan_hash, deployment.objects.get(cohort.running_sum_key), answers
+                )
+                opened = document.vector.decode_sum(vector.values, cohort.counted)
             require_within_bound(document, opened)
         except SumOutOfRangeError as error:
             _refuse(deployment, cohort_id, str(error), now_unix_s)

@@ -10,30 +10,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from coordinator.aggregation import places
+from coordinator.aggregation.counting import count
 from coordinator.aggregation.documents import contribution_size_bytes, document_of
-from coordinator.aggregation.folding import count
+from coordinator.aggregation.folding import ENDED
 from coordinator.deployment import Deployment
-from coordinator.diagnostics import log, short
+from coordinator.diagnostics import short
 from coordinator.enrolment.devices import certified_at
 from coordinator.rounds.pool import spent_parent
 from coordinator.rounds.rounds import division_of, place_of, round_of
 from coordinator.storage.rows import Cohort, CohortState, Contribution, ContributionState, Device, UploadPart
 from nightshift.host.failpoints import failpoint
 from nightshift.protocol.errors import (
-    HashMismatchError,
     MalformedError,
     NotFoundError,
-    OverloadedError,
-    RequestError,
     StateConflictError,
-    VerificationError,
 )
 from nightshift.protocol.identity import SIGNATURE_BYTES
-from nightshift.protocol.upload import signature_of
 
 PART_BYTES = 1 << 20
 """Bytes that are made durable at once; what a cut costs at most."""
@@ -132,7 +127,7 @@ class Receiver:
             raise StateConflictError("the contribution was not announced; call OpenUpload first")
         self.complete = row.state is ContributionState.COUNTED
         if row.state is ContributionState.DISCARDED:
-            raise StateConflictError("uploads of this cohort have ended; check in again for the next round")
+            raise StateConflictError(ENDED)
         if not self.complete and offset_bytes != row.durable_bytes:
             raise StateConflictError(f"{row.durable_bytes} bytes are durable here, the stream starts at {offset_bytes}")
         self._size_bytes = row.size_bytes
@@ -195,58 +190,19 @@ class Receiver:
 def finish(deployment: Deployment, device: Device, cohort_id: bytes, now_unix_s: int) -> None:
     """Check a contribution whose bytes are all here, and count it.
 
-    What fails its checks is erased; nothing of it was counted.
+    What fails its checks is erased; nothing of it was counted. Who comes at the same moment is counted together.
 
     Raises:
         HashMismatchError: the bytes do not end with the announced signature.
         MalformedError, SignatureInvalidError: not a contribution to this plan by this device.
         StateConflictError: the cohort froze, or is full.
+        RevokedError: the device was revoked while it sent.
+        OverloadedError: other processes were faster every time; ask again.
+        UnavailableError: a store does not answer.
     """
-    with deployment.locks.holding("fold", cohort_id):
-        with deployment.database.reading() as session:
-            cohort = _cohort(session, cohort_id)
-            row = session.get_one(Contribution, (cohort_id, device.device_id))
-            parts = session.scalars(
-                select(UploadPart)
-                .where(UploadPart.cohort_id == cohort_id, UploadPart.device_id == device.device_id)
-                .order_by(UploadPart.offset_bytes)
-            ).all()
-        if row.state is ContributionState.COUNTED:
-            return
-        try:
-            body = b"".join(deployment.objects.get(part.object_key) for part in parts)
-        except NotFoundError as error:
-            raise OverloadedError("another process is taking this contribution; ask how it went") from error
-        try:
-            if signature_of(body) != row.signature:
-                raise HashMismatchError("the contribution does not end with the announced signature; send it again")
-            count(deployment, cohort, row, body, now_unix_s)
-        except (VerificationError, RequestError) as error:
-            if not isinstance(error, StateConflictError):
-                log.warning(
-                    "upload refused", cohort=short(cohort_id), device=short(device.device_id), reason=error.reason
-                )
-                _forget(deployment, cohort_id, device.device_id)
-            raise
-        finally:
-            # Counted or refused: the rows of the parts are gone, and so must the objects be.
-            with deployment.database.reading() as session:
-                kept = session.scalar(
-                    select(UploadPart.object_key).where(
-                        UploadPart.cohort_id == cohort_id, UploadPart.device_id == device.device_id
-                    )
-                )
-            if kept is None:
-                places.discard(deployment.objects, *(part.object_key for part in parts))
-
-
-def _forget(deployment: Deployment, cohort_id: bytes, device_id: bytes) -> None:
-    with deployment.database.transaction() as session:
-        mine = (UploadPart.cohort_id == cohort_id, UploadPart.device_id == device_id)
-        session.execute(delete(UploadPart).where(*mine))
-        row = session.get(Contribution, (cohort_id, device_id))
-        if row is not None and row.state is ContributionState.RECEIVING:
-            session.delete(row)
+    deployment.counting.ask(
+        cohort_id, device.device_id, lambda device_ids: count(deployment, cohort_id, device_ids, now_unix_s)
+    )
 
 
 def _cohort(session: Session, cohort_id: bytes) -> Cohort:

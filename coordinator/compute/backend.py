@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from coordinator.configuration import Compute
@@ -19,7 +19,7 @@ class Backend(Protocol):
         parameters: CohortParameters,
         length: int,
         running: bytes | None,
-        ciphertexts: Sequence[bytes | memoryview],
+        ciphertexts: Iterable[bytes | memoryview],
     ) -> bytes:
         """Add ciphertexts to a running sum.
 
@@ -27,7 +27,7 @@ class Backend(Protocol):
             parameters: of the cohort.
             length: values in a vector.
             running: the sum so far, or None for an empty one.
-            ciphertexts: verified, each of the plan's size.
+            ciphertexts: verified, each of the plan's size; the next is asked for when the last one has been let go.
 
         Returns:
             The new sum, as `RunningSum.to_bytes`.

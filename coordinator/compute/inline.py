@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from nightshift.protocol.secagg.member import Answer
 from nightshift.protocol.secagg.opener import OpenedVector, open_sum
@@ -18,11 +18,14 @@ class Inline:
         parameters: CohortParameters,
         length: int,
         running: bytes | None,
-        ciphertexts: Sequence[bytes | memoryview],
+        ciphertexts: Iterable[bytes | memoryview],
     ) -> bytes:
         """See `Backend.fold`."""
         total = RunningSum.from_bytes(running) if running is not None else RunningSum.new(parameters, length)
-        total.add(*ciphertexts)
+        del running  # as large as the sum, and so is each of these
+        for ciphertext in ciphertexts:
+            total.add(ciphertext)
+            del ciphertext
         return total.to_bytes()
 
     def open_cohort(
