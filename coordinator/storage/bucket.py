@@ -18,6 +18,7 @@ import obstore
 from obstore.store import S3Store
 
 from coordinator.storage.objects import ObstoreObjects, require_key
+from nightshift.host.failpoints import failpoint
 from nightshift.protocol.errors import NotFoundError, UnavailableError, UsageError
 
 if TYPE_CHECKING:
@@ -82,3 +83,4 @@ class BucketObjects(ObstoreObjects):
             raise UnavailableError(
                 f"{self._place} is no bucket of this store; make it, or correct storage.objects"
             ) from error
+        failpoint("coordinator.object.put")

@@ -16,6 +16,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
 
 from coordinator.storage.engines import BUSY_TIMEOUT_S, make_engine, readable_error, writing
+from nightshift.host.failpoints import failpoint
 from nightshift.protocol.errors import OverloadedError
 
 
@@ -58,6 +59,7 @@ class Database:
             if self._fence is not None:
                 self._fence(session)
             yield session
+        failpoint("coordinator.rows.committed")
 
     @contextmanager
     def reading(self) -> Iterator[Session]:

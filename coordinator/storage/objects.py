@@ -22,6 +22,7 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import LocalStore, ObjectStore
 
+from nightshift.host.failpoints import failpoint
 from nightshift.host.files import make_private_directory, sync_directory
 from nightshift.protocol.errors import NotFoundError, ResourceError, UnavailableError
 
@@ -112,6 +113,7 @@ class ObstoreObjects:
                 obstore.delete(self._store, key)
         except NotFoundError:
             return
+        failpoint("coordinator.object.deleted")
 
     def list(self, prefix: str) -> Iterator[str]:
         """See `Objects.list`."""
@@ -168,6 +170,7 @@ class DirectoryObjects(ObstoreObjects):
             raise ResourceError(
                 f"cannot store {key} below {self._directory}: {error}; free space or mend the disk"
             ) from error
+        failpoint("coordinator.object.put")
 
 
 def require_key(key: str) -> None:
