@@ -34,9 +34,11 @@ def ledger(call: Call, since: str, *, each: bool) -> None:
     from edge_client.ledger import parse_since, readable_time
     from edge_client.store import open_store
     from nightshift.host.clock import now_unix_s
+    from nightshift.host.console import note
 
     start = parse_since(since, now_unix_s()) if since else 0
     with open_store(call.home) as store:
+        lost_at = store.database.lost_at_unix_s
         entries = store.records.ledger(start)
         outcomes = {
             entry.details["cohort"]: _outcome(store.contributions.find(bytes.fromhex(str(entry.details["cohort"]))))
@@ -57,7 +59,17 @@ def ledger(call: Call, since: str, *, each: bool) -> None:
     ]
     width = min(shutil.get_terminal_size().columns, WIDEST)
     lines = [line for group in _groups(entries, each=each) for line in _lines(group, outcomes, width)]
-    call.emit(value, "\n".join([*lines, *_total(entries)]) or "nothing has left this device")
+    if lost_at is not None and lost_at >= start:
+        note(f"note: the ledger begins {readable_time(lost_at)}; what was before was erased (leave --wipe) or lost")
+    call.emit(value, "\n".join([*lines, *_total(entries)]) or f"nothing has left this device{_since(start, lost_at)}")
+
+
+def _since(start_unix_s: int, lost_at_unix_s: int | None) -> str:
+    """From when on nothing has left, where that is not for ever."""
+    from edge_client.ledger import readable_time
+
+    begin = max(start_unix_s, lost_at_unix_s or 0)
+    return f" since {readable_time(begin)}" if begin else ""
 
 
 def _outcome(contribution: StoredContribution | None) -> str:

@@ -77,6 +77,8 @@ def _history(facts: dict[str, Any]) -> list[str]:
         lines.append(fact("next pass", f"the timer's passes connect after {facts['waiting_until']}"))
     if facts["cut_off_until"]:
         lines.append(fact("training", f"cut off; a pass before {facts['cut_off_until']} goes on with it"))
+    if facts["store_lost_at"]:
+        lines.append(fact("memory", f"begins {facts['store_lost_at']}; what was before was erased or lost"))
     answers = number_of(facts["answers"], "answer")
     return [
         *lines,

@@ -174,3 +174,14 @@ def test_over_how_many_devices_it_was_opened(store: Store, shown: Shown) -> None
     assert "opened as part of a sum: release 8 holds it, over 14 devices" in " ".join(shown().split())
     (entry,) = json.loads(shown("--json"))
     assert entry["outcome"] == "opened as part of a sum: release 8 holds it, over 14 devices"
+
+
+def test_a_ledger_that_was_erased_does_not_say_that_nothing_ever_left(store: Store, shown: Shown) -> None:
+    assert shown() == "nothing has left this device\n"
+    check_in_at(store, NOW)
+    store.database.forget_everything(NOW + 60)
+    said = shown()
+    assert "note: the ledger begins 2027-01-15T08:01:00Z; what was before was erased (leave --wipe) or lost" in said
+    assert "nothing has left this device since 2027-01-15T08:01:00Z" in said
+    assert "nothing has left this device since 2027-01-16T00:00:00Z" in shown("--since", "2027-01-16")
+    assert "note:" not in shown("--since", "2027-01-16"), "that is not about the time before"

@@ -199,6 +199,15 @@ def test_completion_knows_the_commands(device: Device) -> None:
     assert device(**words).stdout.split() == ["plain,service", "plain,serve"]
 
 
+def test_another_coordinator_is_not_made_to_wait_for_what_the_last_one_said(device: Device) -> None:
+    said = (pace.NEXT_CHECK_IN, pace.RETRY_AFTER, pace.FAILURES, pace.CUT_OFF_UNTIL)
+    with open_store(home_of(device)) as store:
+        store.database.put(**dict.fromkeys(said, int(time.time()) + 3000))
+    device("leave", "--yes")
+    with open_store(home_of(device)) as store:
+        assert [store.database.number(name) for name in said] == [None] * 4
+
+
 def test_leaving_says_that_past_sums_stay(device: Device) -> None:
     asked = subprocess.run(
         [sys.executable, "-m", "edge_client.cli.main", "--home", str(device.home), "leave", "--wipe"],
