@@ -85,7 +85,8 @@ def announce(
             raise StateConflictError("this device was certified after the plan was logged; check in for the next round")
         if spent_parent(session, device.device_id, cohort.parent_release, now_unix_s):
             raise StateConflictError("this device has contributed to this parent release in another cohort")
-        if place_of(session, division_of(session, round_of(session, cohort)), device) != cohort_id:
+        place = place_of(session, division_of(session, round_of(session, cohort)), device)
+        if place is None or place.cohort_id != cohort_id:
             raise StateConflictError("this device belongs to another cohort of the round; check in for its plan")
         if cohort.counted >= cohort.n_max:
             raise StateConflictError("the cohort is full; check in again for the next round")

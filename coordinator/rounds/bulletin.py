@@ -92,18 +92,19 @@ class Bulletin:
     waits: frozenset[Wait]
     _plans: OrderedDict[bytes, device_pb2.CheckInResponse] = field(default_factory=OrderedDict)
 
-    def with_plan(self, session: Session, cohort: Cohort) -> device_pb2.CheckInResponse:
+    def with_plan(self, session: Session, cohort_id: bytes) -> device_pb2.CheckInResponse:
         """What is told, beyond `told`, to those who are offered a cohort's plan; to be copied, never changed.
 
         Args:
             session: reads.
-            cohort: an open one.
+            cohort_id: an open one's.
         """
-        found = self._plans.get(cohort.cohort_id)
+        found = self._plans.get(cohort_id)
         if found is None:
+            cohort = session.get_one(Cohort, cohort_id)
             found = device_pb2.CheckInResponse(plan=plan_offer(session, self.snapshot, cohort))
             _show(session, self.snapshot, shown_with_plan(session, cohort), found, beside=self.told)
-            self._plans[cohort.cohort_id] = found
+            self._plans[cohort_id] = found
             while len(self._plans) > PLANS_KEPT:
                 self._plans.popitem(last=False)
         return found

@@ -1,4 +1,4 @@
-"""What a check-in tells one device: whose turn it is, at most one plan, what became of earlier cohorts."""
+"""What a check-in offers one device: whose turn it is, and at most one plan."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from cryptography import x509
-from sqlalchemy import bindparam, select
-from sqlalchemy.orm import Session, defer
+from sqlalchemy import and_, bindparam, exists, select
+from sqlalchemy.orm import Session
 
 from coordinator.enrolment.devices import certified_at
 from coordinator.log import LogSnapshot
-from coordinator.rounds import erasures, turns
+from coordinator.rounds import turns
 from coordinator.rounds.pool import spent_parent
 from coordinator.rounds.rounds import Division, division_of, place_of, running
 from coordinator.rounds.seats import seat_of
@@ -26,20 +26,6 @@ from coordinator.storage.rows import (
 )
 from nightshift.protocol.errors import StateConflictError
 from nightshift.v1 import device_pb2
-
-VOIDS_KEPT_S = 30 * 86_400
-
-# Built once: at each check-in, making a statement took as long as running it.
-_VOIDS = (
-    select(Cohort.cohort_id, Cohort.void_position)
-    .join(Contribution, Contribution.cohort_id == Cohort.cohort_id)
-    .where(
-        Contribution.device_id == bindparam("device_id"),
-        Cohort.state == CohortState.VOID,
-        Cohort.ended_unix_s >= bindparam("since_unix_s"),
-    )
-    .order_by(Cohort.void_position)
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +45,10 @@ class Due:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A task in the order of service, and the cohort of it that waits for one device, if one does."""
+    """A task in the order of service, and the id of the cohort of it that waits for one device, if one does."""
 
     due: Due
-    cohort: Cohort | None
+    cohort_id: bytes | None
 
 
 def due_in_order(session: Session) -> tuple[Due, ...]:
@@ -81,45 +67,75 @@ def turns_for(
     ]
 
 
-def cohort_for(places: Sequence[Turn], *, without: Collection[str] = ()) -> Cohort | None:
-    """The open cohort that a device should contribute to, if there is one: that of the task whose turn it is.
+def cohort_for(places: Sequence[Turn], *, without: Collection[str] = ()) -> bytes | None:
+    """The id of the open cohort that a device should contribute to, if there is one: that of the task whose turn it is.
 
     Args:
         places: from `turns_for`.
         without: tasks whose plans the device has declined.
     """
-    return next((turn.cohort for turn in places if turn.cohort is not None and turn.due.task not in without), None)
+    return next(
+        (turn.cohort_id for turn in places if turn.cohort_id is not None and turn.due.task not in without), None
+    )
 
 
 def _place(
     session: Session, division: Division, device: Device, root: x509.Certificate, now_unix_s: int
-) -> Cohort | None:
-    """A device's own cohort of a running round, where it may contribute to it now; the plan, which is large, unread."""
+) -> bytes | None:
+    """The id of a device's own cohort of a running round, where it may contribute to it now."""
     if device.quarantined_unix_s is not None:
         return None
-    cohort_id = place_of(session, division, device)
-    if cohort_id is None:
+    place = place_of(session, division, device)
+    if place is None or place.state is not CohortState.OPEN or now_unix_s > place.upload_deadline_unix_s:
         return None
-    cohort = session.get_one(Cohort, cohort_id, options=[defer(Cohort.plan)])
-    if cohort.state is not CohortState.OPEN or now_unix_s > cohort.upload_deadline_unix_s:
+    which = {
+        "cohort_id": place.cohort_id,
+        "device_id": device.device_id,
+        "parent_release": division.parent_release,
+    }
+    mine: ContributionState | None  # none where the join finds none
+    ((counted, mine, gave),) = plain_rows(session, _GIVEN, which)
+    if mine is ContributionState.COUNTED:
         return None
-    if not certified_at(device, root, cohort.created_unix_s):
-        return None
-    mine = session.get(Contribution, (cohort.cohort_id, device.device_id))
-    if mine is not None:
-        return None if mine.state is ContributionState.COUNTED else cohort
-    full = cohort.counted >= cohort.n_max
-    return None if full or spent_parent(session, device.device_id, cohort.parent_release, now_unix_s) else cohort
+    if mine is None:
+        if counted >= place.n_max:
+            return None
+        if gave and spent_parent(session, device.device_id, division.parent_release, now_unix_s):
+            return None
+    return place.cohort_id if certified_at(device, root, place.created_unix_s) else None
 
 
 def announced(places: Sequence[Turn]) -> list[device_pb2.TaskTurn]:
     """The order as a device is told it."""
     return [
         device_pb2.TaskTurn(
-            task=turn.due.task, served_unix_s=turn.due.served_unix_s, plan_waits=turn.cohort is not None
+            task=turn.due.task, served_unix_s=turn.due.served_unix_s, plan_waits=turn.cohort_id is not None
         )
         for turn in places
     ]
+
+
+# Built once: at each check-in, making a statement took as long as running it.
+_GIVEN = (
+    select(
+        Cohort.counted,
+        Contribution.state,
+        exists().where(
+            Contribution.device_id == bindparam("device_id"),
+            Contribution.state == ContributionState.COUNTED,
+            Contribution.cohort_id.in_(
+                select(Cohort.cohort_id).where(Cohort.parent_release == bindparam("parent_release"))
+            ),
+        ),
+    )
+    .outerjoin(
+        Contribution,
+        and_(Contribution.cohort_id == Cohort.cohort_id, Contribution.device_id == bindparam("device_id")),
+    )
+    .where(Cohort.cohort_id == bindparam("cohort_id"))
+)
+"""What a device has given: how many a cohort counts, the state of its own contribution to it, and whether any of its
+contributions to the same parent was ever counted."""
 
 
 def plan_offer(session: Session, snapshot: LogSnapshot, cohort: Cohort) -> device_pb2.PlanOffer:
@@ -139,16 +155,6 @@ def plan_offer(session: Session, snapshot: LogSnapshot, cohort: Cohort) -> devic
             for position in session.scalars(seats.order_by(CommitteeSeat.member_index))
         ],
     )
-
-
-def voids(session: Session, snapshot: LogSnapshot, device: Device, now_unix_s: int) -> Sequence[device_pb2.VoidCohort]:
-    """Proof that cohorts to which this device gave something ended without a sum, and who can no longer open them."""
-    which = {"device_id": device.device_id, "since_unix_s": now_unix_s - VOIDS_KEPT_S}
-    return [
-        device_pb2.VoidCohort(proof=snapshot.proof(session, position), erasures=erasures.statements(session, cohort_id))
-        for cohort_id, position in plain_rows(session, _VOIDS, which)
-        if position is not None
-    ]
 
 
 def void_for_member(

@@ -20,7 +20,7 @@ from nightshift.v1 import plan_pb2
 MAX_NUMBER = 1 << 62  # a serial or epoch that both databases can hold
 
 # Built once: at each check-in, making a statement took as long as running it.
-_UNSPENT = (
+UNSPENT = (
     select(func.count())
     .select_from(PrekeyRow)
     .where(
@@ -102,7 +102,7 @@ def receive(
 def unspent(session: Session, device: Device, now_unix_s: int) -> int:
     """How many of a device's prekeys may still be bound to a plan."""
     which = {"device_id": device.device_id, "epoch": device.prekey_epoch, "now_unix_s": now_unix_s}
-    ((count,),) = plain_rows(session, _UNSPENT, which)
+    ((count,),) = plain_rows(session, UNSPENT, which)
     return count
 
 

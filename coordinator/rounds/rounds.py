@@ -12,7 +12,7 @@ from coordinator.rounds import assignment
 from coordinator.rounds.rank_classes import rank_of
 from coordinator.rounds.states import FINAL
 from coordinator.storage.plain import plain_rows
-from coordinator.storage.rows import AssignmentRow, Cohort, Device, Round, RoundState
+from coordinator.storage.rows import AssignmentRow, Cohort, CohortState, Device, Round, RoundState
 from nightshift.protocol.errors import NotFoundError
 from nightshift.protocol.identity import DeviceId
 
@@ -62,46 +62,74 @@ def find(session: Session, name: str) -> tuple[Round, Sequence[Cohort]]:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """A cohort of a round as the devices that look for their place see it, without what each upload changes.
+
+    Attributes:
+        cohort_id: 32 bytes.
+        trained_rank: how many rank slots its contributors train.
+        state: of the cohort.
+        created_unix_s: when its plan was made.
+        upload_deadline_unix_s: as it stands.
+        n_max: most contributors.
+    """
+
+    cohort_id: bytes
+    trained_rank: int
+    state: CohortState
+    created_unix_s: int
+    upload_deadline_unix_s: int
+    n_max: int
+
+
+@dataclass(frozen=True, slots=True)
 class Division:
-    """How a round is divided, as far as it is the same for all devices; it never changes.
+    """How a round is divided, as far as it is the same for all devices.
 
     Attributes:
         task: whose round.
         number: of the round.
+        parent_release: that it trains on from.
         seed: of the deal (`coordinator.rounds.assignment`).
-        cohorts: id and trained rank of each, in the order in which they were opened.
+        places: its cohorts, in the order in which they were opened.
     """
 
     task: str
     number: int
+    parent_release: bytes
     seed: bytes
-    cohorts: tuple[tuple[bytes, int], ...]
+    places: tuple[Place, ...]
 
 
 def division_of(session: Session, found: Round) -> Division:
     """How a round is divided."""
-    rows = select(Cohort.cohort_id, Cohort.trained_rank).where(_in(found)).order_by(Cohort.plan_position)
-    return Division(
-        found.task, found.number, found.seed, tuple((each, rank) for each, rank in session.execute(rows).all())
+    rows = select(
+        Cohort.cohort_id,
+        Cohort.trained_rank,
+        Cohort.state,
+        Cohort.created_unix_s,
+        Cohort.upload_deadline_unix_s,
+        Cohort.n_max,
     )
+    places = session.execute(rows.where(_in(found)).order_by(Cohort.plan_position))
+    return Division(found.task, found.number, found.parent_release, found.seed, tuple(Place(*row) for row in places))
 
 
-def place_of(session: Session, division: Division, device: Device) -> bytes | None:
-    """The id of the one cohort of a round to which a device may contribute (`coordinator.rounds.assignment`).
+def place_of(session: Session, division: Division, device: Device) -> Place | None:
+    """The one cohort of a round to which a device may contribute (`coordinator.rounds.assignment`).
 
     None where all cohorts, or the one to which it was dealt, train more rank slots than it says now that it can.
     """
     which = {"task": division.task, "round_number": division.number, "device_id": device.device_id}
     dealt = next((cohort_id for (cohort_id,) in plain_rows(session, _DEALT, which)), None)
     if dealt is not None:
-        trained = next(trained for cohort_id, trained in division.cohorts if cohort_id == dealt)
-        return dealt if rank_of(device.rank_limit, [trained]) else None
-    rank = rank_of(device.rank_limit, {trained for _, trained in division.cohorts})
-    numbers = [number for number, (_, trained) in enumerate(division.cohorts) if trained == rank]
+        own = next(place for place in division.places if place.cohort_id == dealt)
+        return own if rank_of(device.rank_limit, [own.trained_rank]) else None
+    rank = rank_of(device.rank_limit, {place.trained_rank for place in division.places})
+    numbers = [number for number, place in enumerate(division.places) if place.trained_rank == rank]
     if not numbers:
         return None
-    number = assignment.latecomer(DeviceId(device.device_id), numbers=numbers, seed=division.seed)
-    return division.cohorts[number][0]
+    return division.places[assignment.latecomer(DeviceId(device.device_id), numbers=numbers, seed=division.seed)]
 
 
 # Built once: at each check-in, making a statement took as long as running it.

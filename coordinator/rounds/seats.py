@@ -51,9 +51,9 @@ class Asked:
 
 def asked_of(session: Session, device_id: bytes, now_unix_s: int) -> Asked:
     """What the seats that a device holds ask of it now."""
-    rows = plain_rows(session, _ASKED, {"device_id": device_id, "now_unix_s": now_unix_s})
+    rows = plain_rows(session, ASKED, {"device_id": device_id, "now_unix_s": now_unix_s})
     if not rows:
-        return _NOTHING
+        return NOTHING
     frozen = [row for row in rows if row.state is CohortState.FROZEN]
     void = [row for row in rows if row.state is CohortState.VOID]
     return Asked(
@@ -132,10 +132,10 @@ def _found(seat: CommitteeSeat | None, cohort_id: bytes) -> CommitteeSeat:
     return seat
 
 
-_NOTHING = Asked((), (), frozenset())
+NOTHING = Asked((), (), frozenset())
 
 # Built once: at each check-in, making a statement took as long as running it.
-_ASKED = (
+ASKED = (
     select(
         Cohort.cohort_id,
         Cohort.state,

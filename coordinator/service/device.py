@@ -27,7 +27,7 @@ from coordinator.rounds.advance import Cadence, advance
 from coordinator.rounds.bulletin import Board
 from coordinator.rounds.night_hours import NightHours
 from coordinator.rounds.pace import next_check_in
-from coordinator.rounds.seats import asked_of
+from coordinator.rounds.personal import personal
 from coordinator.service.errors import guarded_call
 from coordinator.service.peers import caller
 from coordinator.service.versions import negotiate
@@ -107,34 +107,29 @@ class DeviceServicer(device_pb2_grpc.DeviceServiceServicer):
         now = now_unix_s()
         with self._deployment.database.reading() as session:
             bulletin = self._board.read(session)
-            if request.log_size > bulletin.snapshot.size:
-                log.warning(
-                    "a device saw more of the log than there is; was an older backup restored?",
-                    device=short(device.device_id),
-                    saw=request.log_size,
-                    has=bulletin.snapshot.size,
-                )
-            asked = asked_of(session, device.device_id, now)
+            own = personal(session, bulletin.snapshot, device, now)
             places = offers.turns_for(session, bulletin.due, device, self._deployment.authority.root, now)
-            cohort = None if request.no_plan else offers.cohort_for(places, without=request.without_tasks)
-            reply = device_pb2.CheckInResponse()
-            reply.CopyFrom(bulletin.told)
-            if cohort is not None:
-                reply.MergeFrom(bulletin.with_plan(session, cohort))
-            busy = bool(asked.duties or asked.to_erase or cohort is not None)
-            reply.MergeFrom(
-                device_pb2.CheckInResponse(
-                    protocol_version=version,
-                    time_unix_s=now,
-                    consistency_path=bulletin.snapshot.consistency_path(request.log_size),
-                    duties=[device_pb2.Duty(cohort_id=cohort_id) for cohort_id in asked.duties],
-                    erasures=[device_pb2.Duty(cohort_id=cohort_id) for cohort_id in asked.to_erase],
-                    next_check_in=next_check_in(bulletin.waits, asked.to_come, busy=busy, night=night, now_unix_s=now),
-                    prekeys_held=prekeys.unspent(session, device, now),
-                    voids=offers.voids(session, bulletin.snapshot, device, now),
-                    turns=offers.announced(places),
-                )
+            cohort_id = None if request.no_plan else offers.cohort_for(places, without=request.without_tasks)
+            reply = device_pb2.CheckInResponse(
+                protocol_version=version,
+                time_unix_s=now,
+                consistency_path=bulletin.snapshot.consistency_path(request.log_size),
+                duties=[device_pb2.Duty(cohort_id=each) for each in own.asked.duties],
+                erasures=[device_pb2.Duty(cohort_id=each) for each in own.asked.to_erase],
+                next_check_in=next_check_in(
+                    bulletin.waits,
+                    own.asked.to_come,
+                    busy=bool(own.asked.duties or own.asked.to_erase or cohort_id),
+                    night=night,
+                    now_unix_s=now,
+                ),
+                prekeys_held=own.prekeys_held,
+                voids=own.voids,
+                turns=offers.announced(places),
             )
+            reply.MergeFrom(bulletin.told)
+            if cohort_id is not None:
+                reply.MergeFrom(bulletin.with_plan(session, cohort_id))
             return reply
 
     @guarded_call

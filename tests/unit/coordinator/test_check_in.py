@@ -15,7 +15,7 @@ from coordinator.rounds.advance import advance
 from coordinator.rounds.offers import cohort_for, due_in_order, turns_for
 from coordinator.rounds.plans import open_round
 from coordinator.rounds.tasks import set_paused
-from coordinator.storage.rows import Device, PrekeyRow, Task
+from coordinator.storage.rows import Cohort, Device, PrekeyRow, Task
 from nightshift.host.clock import now_unix_s
 from nightshift.protocol.errors import (
     DeclinedError,
@@ -204,16 +204,13 @@ def test_a_device_certified_after_the_plan_was_logged_waits_for_the_next(
     late.join()
     # Asked of the core, because TLS knows only the real time, by which the certificate is not yet valid.
     with served.database.reading() as session:
-        offered = {
-            device.device_id: cohort_for(
-                turns_for(session, due_in_order(session), row, served.authority.root, now_unix_s())
-            )
-            for device in (late, devices[0])
-            if (row := session.get_one(Device, device.device_id))
-        }
+        due, root = due_in_order(session), served.authority.root
+        rows = [session.get_one(Device, device.device_id) for device in (late, devices[0])]
+        offered = {row.device_id: cohort_for(turns_for(session, due, row, root, now_unix_s())) for row in rows}
         row = session.get_one(Device, late.device_id)
-    cohort = offered[devices[0].device_id]
-    assert cohort is not None
+        cohort_id = offered[devices[0].device_id]
+        assert cohort_id is not None
+        cohort = session.get_one(Cohort, cohort_id)
     assert offered[late.device_id] is None
     # One such contributor would spoil the set for all: it is refused even if it does not wait for an offer.
     with pytest.raises(StateConflictError, match="certified after"):
