@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from cryptography import x509
 from sqlalchemy import and_, bindparam, exists, select
@@ -93,8 +94,8 @@ def _place(
         "device_id": device.device_id,
         "parent_release": division.parent_release,
     }
-    mine: ContributionState | None  # none where the join finds none
-    ((counted, mine, gave),) = plain_rows(session, _GIVEN, which)
+    ((counted, state, gave),) = plain_rows(session, _GIVEN, which)
+    mine = cast("ContributionState | None", state)  # none where the outer join found none
     if mine is ContributionState.COUNTED:
         return None
     if mine is None:
