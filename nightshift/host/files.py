@@ -13,6 +13,7 @@ import os
 import re
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -121,13 +122,23 @@ def exclusive_lock(path: Path) -> Iterator[None]:
     except OSError as error:
         raise resource_error(error, path) or UsageError(f"cannot lock {path}: {error.strerror}") from error
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise BusyError(f"another run holds {path}; wait for it to end, or stop it") from error
+        if not _locked_exclusively(descriptor):
+            raise BusyError(f"another run holds {path}; wait for it to end, or stop it")
         yield
     finally:
         os.close(descriptor)
+
+
+def _locked_exclusively(descriptor: int) -> bool:
+    # More than once, for somebody may be looking (`is_locked`) in this very instant.
+    for pause_s in (0.02, 0.1, 0.0):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(pause_s)
+        else:
+            return True
+    return False
 
 
 def is_locked(path: Path) -> bool:
@@ -137,7 +148,7 @@ def is_locked(path: Path) -> bool:
     except OSError:
         return False
     try:
-        # Shared and given back at once: several may look, and a run that begins in this instant is told to wait.
+        # Shared and given back at once: several may look, and a run that begins in this instant tries again.
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True

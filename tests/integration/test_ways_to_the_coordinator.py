@@ -134,6 +134,26 @@ def test_doctor_names_the_step_that_fails(fleet: Fleet, tmp_path: Path) -> None:
         fleet.coordinator.serve()
 
 
+def test_a_name_that_no_server_knows(fleet: Fleet) -> None:
+    """Tries: the coordinator's name is gone from the DNS (RFC 6761: `.invalid` never resolves); then it is back."""
+    device = behind(fleet.devices[2])
+    file = device.home / "membership.json"
+    known = file.read_text("utf-8")
+    port = fleet.coordinator.ports[0]
+    file.write_text(known.replace(f"127.0.0.1:{port}", f"nowhere.invalid:{port}"), "utf-8")
+    try:
+        done = device.run(expect=UNREACHABLE)
+        assert f"nowhere.invalid:{port} cannot be reached" in done.stderr
+        assert done.json["problems"][0]["reason"] == "UNREACHABLE"
+        shown = device.command("doctor", "--no-hashes", "--json", expect=UNREACHABLE).json
+        assert _problem(shown) == "DNS"
+        waiting = device.command("status", "--json").json["waiting_until"]
+        assert waiting is not None, "the timer's next passes are patient"
+    finally:
+        file.write_text(known, "utf-8")
+    assert device.run().json["exit_code"] == 0
+
+
 def _problem(shown: dict[str, list[dict[str, str]]]) -> str:
     return next(each["name"] for each in shown["findings"] if each["grade"] == "problem")
 
