@@ -190,6 +190,8 @@ class _Pass:
         checked = self._attempt(self._check_in, fatal=True)
         if checked is None:
             return
+        if not self._dry_run:
+            pace.nothing_cut_off(self._session.store.database)
         self._attempt(self._renew)
         self._duties(checked)
         self._erasures(checked)

@@ -47,9 +47,7 @@ def note_answer(database: Database, now_unix_s: int, wanted: device_pb2.NextChec
     """
     pause_s = min(wanted.not_before_s, LONGEST_PAUSE_S)
     window_s = min(wanted.window_s, LONGEST_PAUSE_S - pause_s)
-    next_check_in = now_unix_s + pause_s + int(draw * window_s)
-    # Whether its round still takes uploads, the answer says; `going_on_later` notes it again.
-    database.put(**{NEXT_CHECK_IN: next_check_in, RETRY_AFTER: 0, FAILURES: 0, CUT_OFF_UNTIL: 0})
+    database.put(**{NEXT_CHECK_IN: now_unix_s + pause_s + int(draw * window_s), RETRY_AFTER: 0, FAILURES: 0})
 
 
 @contextmanager
@@ -68,8 +66,13 @@ def going_on_later(database: Database, until_unix_s: int) -> Iterator[None]:
     except (TrainingStoppedError, UnreachableError, OverloadedError):
         raise
     except Exception:
-        database.put(**{CUT_OFF_UNTIL: 0})
+        nothing_cut_off(database)
         raise
+    nothing_cut_off(database)
+
+
+def nothing_cut_off(database: Database) -> None:
+    """The coordinator was asked for a plan: whether there is something to go on with, its answer says."""
     database.put(**{CUT_OFF_UNTIL: 0})
 
 

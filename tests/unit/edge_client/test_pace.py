@@ -87,9 +87,11 @@ def test_training_that_was_cut_off_waits_where_its_round_is_over(database: Datab
     assert wait_s(database, now=NOW + 600) == 3000
 
 
-def test_the_next_answer_and_a_good_end_leave_nothing_to_go_on_with(database: Database) -> None:
+def test_the_next_plan_and_a_good_end_leave_nothing_to_go_on_with(database: Database) -> None:
     cut_off(database, TrainingStoppedError("unplugged"))
     pace.note_answer(database, NOW, device_pb2.NextCheckIn(not_before_s=3600), draw=0)
+    assert wait_s(database) is None, "a check-in that asked for no plan says nothing of it"
+    pace.nothing_cut_off(database)
     assert wait_s(database) == 3600
     with pace.going_on_later(database, NOW + 7200):
         assert wait_s(database) is None, "a power cut gives no notice"
