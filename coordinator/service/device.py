@@ -107,6 +107,13 @@ class DeviceServicer(device_pb2_grpc.DeviceServiceServicer):
         now = now_unix_s()
         with self._deployment.database.reading() as session:
             bulletin = self._board.read(session)
+            if request.log_size > bulletin.snapshot.size:
+                log.warning(
+                    "a device saw more of the log than there is; was an older backup restored?",
+                    device=short(device.device_id),
+                    saw=request.log_size,
+                    has=bulletin.snapshot.size,
+                )
             own = personal(session, bulletin.snapshot, device, now)
             places = offers.turns_for(session, bulletin.due, device, self._deployment.authority.root, now)
             cohort_id = None if request.no_plan else offers.cohort_for(places, without=request.without_tasks)
