@@ -7,7 +7,8 @@ from pathlib import Path
 import click
 
 from coordinator.cli.api import Api, admin_api, pages
-from coordinator.cli.command import json_option, table
+from coordinator.cli.command import json_option
+from coordinator.cli.tables import table
 from nightshift.host.console import emit
 from nightshift.protocol.errors import UsageError
 

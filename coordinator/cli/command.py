@@ -1,9 +1,9 @@
-"""What all commands share: the data directory, `--json`, times, tables."""
+"""What all commands share: the data directory, `--json`, times."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 import click
 
 from coordinator.deployment import Deployment, opened
-from nightshift.host.console import printable
 from nightshift.protocol.errors import UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -73,28 +72,3 @@ def duration_s(text: str) -> int:
     if match is None:
         raise UsageError(f"{text!r} is not a duration; write for example 90s, 30m, 24h or 7d")
     return int(match[1]) * _UNITS_S[match[2]]
-
-
-def table(rows: Sequence[dict[str, Any]], columns: Sequence[str], *, empty: str) -> str:
-    """Rows as aligned text; `empty` where there are none."""
-    if not rows:
-        return empty
-    cells = [[column.replace("_", " ") for column in columns]]
-    cells += [[_cell(row[column]) for column in columns] for row in rows]
-    widths = [max(len(line[place]) for line in cells) for place in range(len(columns))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells
-    )
-
-
-def details(record: dict[str, Any]) -> str:
-    """One record as `key: value` lines."""
-    return "\n".join(f"{key.replace('_', ' ')}: {_cell(value)}" for key, value in record.items())
-
-
-def _cell(value: Any) -> str:
-    if value is None or value == "":
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return printable(str(value)).replace("\n", " ")

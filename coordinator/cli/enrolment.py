@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from coordinator.cli.api import Api, admin_api, pages
-from coordinator.cli.command import details, duration_s, json_option, table
+from coordinator.cli.command import duration_s, json_option
+from coordinator.cli.tables import details, table
 from nightshift.host.console import emit, note
 
 if TYPE_CHECKING:

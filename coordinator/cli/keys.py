@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from coordinator import audit
-from coordinator.cli.command import coordinator, json_option, table
+from coordinator.cli.command import coordinator, json_option
+from coordinator.cli.tables import table
 from nightshift.host.clock import now_unix_s
 from nightshift.host.console import emit
 from nightshift.host.files import write_atomic

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import click
 
 from coordinator.cli.api import admin_api, pages
-from coordinator.cli.command import data_directory, details, json_option, table, target
+from coordinator.cli.command import data_directory, json_option, target
+from coordinator.cli.tables import details, table
 from nightshift.host.console import emit, note
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from datetime import datetime
 import click
 
 from coordinator.cli.api import admin_api, pages
-from coordinator.cli.command import json_option, table
+from coordinator.cli.command import json_option
+from coordinator.cli.tables import table
 from nightshift.host.console import emit
 from nightshift.host.log_heads import file_or_text
 from nightshift.protocol.errors import UsageError

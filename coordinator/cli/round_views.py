@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from coordinator.cli.command import details, table
+from coordinator.cli.tables import details, table
 from nightshift.host.console import printable
 
 if TYPE_CHECKING:
@@ -56,26 +56,34 @@ def progress_text(record: dict[str, Any]) -> str:
 
 
 def round_table(record: dict[str, Any]) -> Table:
-    """A round as a table that can be redrawn, for whoever watches it on a terminal."""
+    """A round as a table that can be redrawn, for whoever watches it on a terminal of 80 columns or more."""
     from rich.table import Table
     from rich.text import Text
 
-    shown = Table(title=f"round {record['round']} of {record['task']} is {record['state']}", title_justify="left")
-    for heading in ("cohort", "state", "contributions", "answers", "uploads until", "answers until"):
-        shown.add_column(heading)
+    shown = Table(
+        title=f"round {record['round']} of {record['task']} is {record['state']}",
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+        padding=(0, 2, 0, 0),
+    )
+    for heading in ("cohort", "state", "contributions", "answers", "until"):
+        shown.add_column(heading, no_wrap=heading != "until", justify="left", header_style="bold")
     for cohort in record["cohorts"]:
         cells = (
             f"{cohort['cohort']}  {cohort['cohort_id'][:8]}",
             cohort["state"],
             f"{cohort['contributions']} ({cohort['n_min']} to {cohort['n_max']})",
             f"{cohort['answers']} of {cohort['threshold']}",
-            cohort["uploads_until"],
-            cohort["answers_until"],
+            printable(cohort["reason"] or _next_deadline(cohort)),
         )
         shown.add_row(*(Text(cell) for cell in cells))
-        if cohort["reason"]:
-            shown.add_row("", Text(printable(cohort["reason"])))
     return shown
+
+
+def _next_deadline(cohort: dict[str, Any]) -> str:
+    """Until when what the cohort waits for may come."""
+    return {"open": f"{cohort['uploads_until']}", "frozen": f"{cohort['answers_until']}"}.get(cohort["state"], "-")
 
 
 def _cohorts_text(record: dict[str, Any]) -> str:

@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from coordinator.cli.api import admin_api, pages
-from coordinator.cli.command import json_option, table
+from coordinator.cli.command import json_option
+from coordinator.cli.tables import table
 from nightshift.host.clock import now_unix_s
 from nightshift.host.console import emit
 from nightshift.protocol.times import rfc3339

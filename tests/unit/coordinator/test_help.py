@@ -90,7 +90,7 @@ def test_a_round_is_drawn_in_place_on_a_terminal(
         ],
         stdout=theirs,
         stderr=theirs,
-        env={**os.environ, "TERM": "xterm", "COLUMNS": "100", "NO_COLOR": "1"},
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "80", "NO_COLOR": "1"},
     )
     os.close(theirs)
     seen = bytearray()
@@ -120,6 +120,8 @@ def test_a_round_is_drawn_in_place_on_a_terminal(
     assert "round 1 of commands is void" in text
     assert "seen enough" in text
     assert "\x1b[" in text, "drawn over, not below"
+    assert re.search(r"open +0 \(3 to 8\) +0 of 3 +\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", text), "a whole line in 80 columns"
+    assert "…" not in text
 
 
 def test_in_a_pipe_it_is_lines_and_objects(
