@@ -323,7 +323,7 @@ class Cohort(Base):
     plan_hash: Mapped[bytes] = mapped_column(unique=True)
     plan_signature: Mapped[bytes]
     plan_position: Mapped[int] = mapped_column(ForeignKey("log_entries.position"))
-    parent_release: Mapped[bytes] = mapped_column(ForeignKey("releases.release_id"))
+    parent_release: Mapped[bytes] = mapped_column(ForeignKey("releases.release_id"), index=True)
     trained_rank: Mapped[int]
     n_min: Mapped[int]
     n_max: Mapped[int]

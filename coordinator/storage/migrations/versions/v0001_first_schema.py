@@ -347,6 +347,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("plan_hash"),
     )
     with op.batch_alter_table("cohorts", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_cohorts_parent_release"), ["parent_release"], unique=False)
         batch_op.create_index(batch_op.f("ix_cohorts_state"), ["state"], unique=False)
         batch_op.create_index(batch_op.f("ix_cohorts_task"), ["task"], unique=False)
 
