@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from edge_client.agent.nightly_pass import Watcher
+from edge_client.agent.steps import Watcher
 
 
 @contextmanager
