@@ -18,7 +18,7 @@ from coordinator.releases.decisions import compared_with
 from coordinator.releases.publication import rounds_learned
 from coordinator.rounds import prekeys
 from coordinator.rounds.pool import PoolEntry
-from coordinator.rounds.states import INITIAL
+from coordinator.rounds.states import COHORT
 from coordinator.rounds.task_settings import TaskSettings
 from coordinator.storage.rows import Cohort, CommitteeSeat, Model, ReleaseRow, Task
 from nightshift.protocol.adapters.slots import TrainedSlots
@@ -187,7 +187,7 @@ def _commit(
         cohort_id=document.cohort_id,
         task=document.task,
         round_number=document.round_number,
-        state=INITIAL,
+        state=COHORT.initial,
         plan=plan_bytes,
         plan_hash=plan_hash(plan_bytes),
         plan_signature=sign_plan(plan_bytes, deployment.authority.sign),

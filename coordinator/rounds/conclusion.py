@@ -31,7 +31,7 @@ from coordinator.releases.decisions import Outcome
 from coordinator.releases.gate import Judgement, Verdict
 from coordinator.releases.publication import StoredAdapter, load_adapter, newest_release, publish, store_adapter
 from coordinator.rounds.rounds import cohorts_of, goes_on
-from coordinator.rounds.states import Event, RoundEvent, next_round_state
+from coordinator.rounds.states import ROUND, Event, RoundEvent
 from coordinator.rounds.task_settings import TaskSettings
 from coordinator.storage.rows import Cohort, CohortState, ReleaseRow, Round, RoundState, Task
 from nightshift.host.failpoints import failpoint
@@ -144,7 +144,7 @@ class _Ending:
                 now_unix_s=self.now_unix_s,
             )
             release.server_memory_key = made.memory_key
-            row.state = next_round_state(row.state, RoundEvent.PUBLISH)
+            row.state = ROUND.next(row.state, RoundEvent.PUBLISH)
             row.release_id = release.release_id
             row.ended_unix_s = self.now_unix_s
             if not self.settings.gate.enabled:
@@ -205,7 +205,7 @@ class _Ending:
         )
 
     def _discard(self, row: Round, reason: str) -> None:
-        row.state = next_round_state(row.state, RoundEvent.DISCARD)
+        row.state = ROUND.next(row.state, RoundEvent.DISCARD)
         row.ended_unix_s = self.now_unix_s
         row.reason = reason
         log.warning("round void", task=row.task, round=row.number, reason=reason)
@@ -230,7 +230,7 @@ def _end_void(
     reason = _why_void(cohorts)
     with deployment.database.transaction() as session:
         row = session.get_one(Round, (found.task, found.number))
-        row.state = next_round_state(row.state, RoundEvent.FAIL)
+        row.state = ROUND.next(row.state, RoundEvent.FAIL)
         row.ended_unix_s = now_unix_s
         row.reason = reason
         refused = any(cohort.ended_by == Event.REFUSE.value for cohort in cohorts)

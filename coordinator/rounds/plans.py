@@ -24,7 +24,7 @@ from coordinator.rounds.pool import PoolEntry, able_to_contribute, pool
 from coordinator.rounds.rank_classes import RankClass
 from coordinator.rounds.rounds import running
 from coordinator.rounds.standing import judge
-from coordinator.rounds.states import ROUND_INITIAL
+from coordinator.rounds.states import ROUND
 from coordinator.rounds.task_settings import TaskSettings
 from coordinator.storage.rows import AssignmentRow, Cohort, ReleaseRow, Round, Task, TaskState
 from nightshift.protocol.errors import DeclinedError
@@ -71,7 +71,7 @@ def open_round(
     opened = Round(
         task=task.name,
         number=_next_number(session, task),
-        state=ROUND_INITIAL,
+        state=ROUND.initial,
         parent_release=parent.release_id,
         opened_unix_s=now_unix_s,
     )

@@ -13,8 +13,9 @@ from coordinator.models.catalogue import find_model
 from coordinator.releases import decisions
 from coordinator.releases.publication import publish, store_adapter
 from coordinator.releases.repository import add_package
+from coordinator.rounds.states import TASK, TaskEvent
 from coordinator.rounds.task_settings import TaskSettings
-from coordinator.storage.rows import Task, TaskState
+from coordinator.storage.rows import Task
 from nightshift.protocol.adapters.initialise import initialise
 from nightshift.protocol.adapters.layout import Side
 from nightshift.protocol.decision import DecisionKind
@@ -46,7 +47,7 @@ def create_task(session: Session, deployment: Deployment, settings: TaskSettings
     seed = bytes.fromhex(settings.adapter.seed) or secrets.token_bytes(32)
     task = Task(
         name=settings.name,
-        state=TaskState.ACTIVE,
+        state=TASK.initial,
         package_id=model.package_id,
         settings=settings.model_dump_json(),
         seed=seed,
@@ -90,5 +91,5 @@ def find_task(session: Session, name: str) -> Task:
 def set_paused(session: Session, name: str, *, paused: bool) -> Task:
     """Stop or let go on the opening of rounds; a round that is running ends as planned."""
     task = find_task(session, name)
-    task.state = TaskState.PAUSED if paused else TaskState.ACTIVE
+    task.state = TASK.next(task.state, TaskEvent.PAUSE if paused else TaskEvent.RESUME)
     return task
