@@ -96,7 +96,7 @@ if [ "$system" = Linux ] && ! ls /usr/lib/*/libjemalloc.so.2 >/dev/null 2>&1; th
     say "for training with less memory: sudo apt install libjemalloc2"
 fi
 if [ -n "$for_all" ]; then
-    say "next: edge-client --home system join TOKEN, edge-client --home system doctor, edge-client --home system service install --system"
+    say "next: sudo edge-client --home system join TOKEN, then … doctor, then … service install --system"
 else
     say "next: edge-client join TOKEN, edge-client doctor, edge-client service install"
 fi
