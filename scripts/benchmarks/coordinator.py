@@ -10,7 +10,9 @@ all devices (`scripts.load.fleet`): real gRPC over mutual TLS, real signatures, 
   then over connections that are kept;
 * plan: check-ins that bring a plan, which the device verifies;
 * upload: a random vector, encrypted, in 256 KiB pieces; the time is that of sending and of the durable sum;
-* open: the longest call of a committee member, which is the one that opens a cohort's sum.
+* open: the longest call of a committee member, which is the one that opens a cohort's sum;
+* flood: what a few devices feel that check in as usual, one after the other with a connection each: first alone
+  (quiet), then while two others call as fast as they can from a third process. Only here the limits are the usual ones.
 
 Memory is the highest resident memory of the coordinator at any time; `cpu` figures are its processor
 time alone and hold on a busy machine too, rates are of both processes together.
@@ -38,6 +40,7 @@ MOST_IN_A_COHORT = 500
 AT_ONCE = 8
 BATCH = 16
 IDLE_S = 5.0
+USUAL_DEVICES, USUAL_CHECK_INS = 6, 50
 RELEASE_WITHIN_S = 60.0
 PEER_SCRIPT = Path(__file__).parent / "peers" / "superlink_flwr.py"
 
@@ -62,6 +65,7 @@ def run_ours(devices: int, values: int, *, at_once: int, idle_s: float) -> dict[
 
     prepare_grpc()
     from scripts.load.fleet import LoadFleet
+    from scripts.load.flood import flooding
     from scripts.load.stage import TASK, rank_for, serving
 
     cohort = min(devices, MOST_IN_A_COHORT)
@@ -90,6 +94,12 @@ def run_ours(devices: int, values: int, *, at_once: int, idle_s: float) -> dict[
             with Watch(pid) as answering:
                 answers = fleet.answer()
             wait_for_release(coordinator, answers=answers.count)
+        coordinator.stop()
+        coordinator.environment.clear()
+        coordinator.serve()
+        quiet = fleet.usual_check_ins(devices=USUAL_DEVICES, each=USUAL_CHECK_INS)
+        with flooding(token) as flood:
+            flooded = fleet.usual_check_ins(devices=USUAL_DEVICES, each=USUAL_CHECK_INS)
     sent_mb = sent / 1e6
     return {
         "devices": devices,
@@ -102,6 +112,7 @@ def run_ours(devices: int, values: int, *, at_once: int, idle_s: float) -> dict[
         "checkin_p99_ms": 1e3 * fresh.quantile_s(0.99),
         "checkin_cpu_ms": 1e3 * checking.cpu_s / fresh.count,
         "kept_checkins_per_s": kept.per_s,
+        "kept_checkin_p99_ms": 1e3 * kept.quantile_s(0.99),
         "kept_checkin_cpu_ms": 1e3 * checking_kept.cpu_s / kept.count,
         "plans_per_s": plans.per_s,
         "plan_cpu_ms": 1e3 * planning.cpu_s / devices,
@@ -110,6 +121,12 @@ def run_ours(devices: int, values: int, *, at_once: int, idle_s: float) -> dict[
         "upload_mb": sent_mb / devices,
         "open_s": max(answers.latencies_s),
         "answer_cpu_ms": 1e3 * answering.cpu_s / answers.count,
+        "quiet_checkin_ms": 1e3 * quiet.quantile_s(0.5),
+        "quiet_checkin_p99_ms": 1e3 * quiet.quantile_s(0.99),
+        "flood_checkin_ms": 1e3 * flooded.quantile_s(0.5),
+        "flood_checkin_p99_ms": 1e3 * flooded.quantile_s(0.99),
+        "flood_let_in_per_s": flood.let_in_per_s,
+        "flood_turned_away_per_s": flood.turned_away_per_s,
     }
 
 

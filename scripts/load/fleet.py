@@ -101,6 +101,21 @@ class LoadFleet:
         latencies = [latency for part in self._pool.map(work, range(threads)) for latency in part]
         return Timed(len(latencies), time.monotonic() - began, latencies)
 
+    def usual_check_ins(self, *, devices: int, each: int) -> Timed:
+        """A few devices check in by turns, one call at a time, each with a TLS connection of its own.
+
+        Args:
+            devices: how many of them; all, where there are fewer.
+            each: check-ins of each, no more than one certificate may make at once.
+        """
+
+        def check_in(device: ScriptedDevice) -> None:
+            device.close()
+            device.check_in(no_plan=True)
+
+        with ThreadPoolExecutor(1) as alone:
+            return _each(alone, self.devices[:devices] * each, check_in)
+
     def fetch_plans(self) -> Timed:
         """Everyone checks in and verifies the plan of its cohort.
 

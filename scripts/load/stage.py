@@ -11,6 +11,7 @@ from pathlib import Path
 from nightshift.host.tokens import JoinToken
 from nightshift.packages.random_model import SMALL, write_random_model
 from nightshift.protocol.adapters.layout import AdapterLayout, Side
+from scripts.load.flood import FLOODERS
 from scripts.night.fleet import Coordinator
 
 SHAPE = dataclasses.replace(SMALL, layers=8, hidden=512, ffn=1024, heads=8, kv_heads=4, head_dim=64)
@@ -70,7 +71,7 @@ answer_window_s = 7200
 
 @contextmanager
 def serving(directory: Path, *, rank: int, devices: int, cohort: int) -> Iterator[tuple[Coordinator, JoinToken]]:
-    """A coordinator process with a task, and a token for all devices, for the length of a block."""
+    """A coordinator process with a task, and a token for all devices and a flood, for the length of a block."""
     model = directory / "model.gguf"
     write_random_model(model, SHAPE, seed=1)
     coordinator = Coordinator.init(directory / "coordinator", UNLIMITED)
@@ -80,7 +81,7 @@ def serving(directory: Path, *, rank: int, devices: int, cohort: int) -> Iterato
         task = directory / "task.toml"
         task.write_text(task_toml(rank=rank, devices=devices, cohort=cohort), "utf-8")
         coordinator.command("task", "create", "-f", str(task))
-        made = coordinator.command("token", "create", "--uses", str(devices), "--json").stdout
+        made = coordinator.command("token", "create", "--uses", str(devices + FLOODERS), "--json").stdout
         # What setting up took is not what the nights take: a fresh process is measured.
         coordinator.stop()
         coordinator.serve()
