@@ -20,8 +20,8 @@ from nightshift.host.tokens import JoinToken
 from tests.support.scripted_device import Greeting, Prepared, ScriptedDevice
 
 JOINS_AT_ONCE = 3
-"""The join listener lets one network address do four at a time, and counts a call for a moment after its reply; here one
-address plays all devices."""
+"""The join listener lets one network address do four at a time, and counts a call for a moment after its reply; here
+one address plays all devices."""
 
 
 @dataclass(frozen=True, slots=True)

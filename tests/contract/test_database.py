@@ -7,13 +7,25 @@ import threading
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from coordinator.storage.database import Database
 from coordinator.storage.migration import migrate
-from coordinator.storage.rows import AuditRow, Base, Device, DeviceState, PrekeyRow, Setting
+from coordinator.storage.plain import plain_rows
+from coordinator.storage.rows import (
+    Artefact,
+    AuditRow,
+    Base,
+    Device,
+    DeviceState,
+    Model,
+    PrekeyRow,
+    Setting,
+    Task,
+    TaskState,
+)
 
 
 def test_the_migrations_make_the_schema_of_the_rows(database: Database) -> None:
@@ -62,6 +74,46 @@ def test_foreign_keys_hold(database: Database) -> None:
         session.add(
             PrekeyRow(device_id=bytes(32), epoch=1, serial=1, not_after_unix_s=1, public_key=b"", signature=b"")
         )
+
+
+def test_plain_rows_are_those_that_the_session_would_find(database: Database) -> None:
+    """With types read as the ORM reads them, and with what the session has changed and not yet written."""
+    name = {"of": "a"}
+    rows = select(Task.name, Task.state, Task.seed, Task.served_unix_s).where(Task.name == bindparam("of"))
+    with database.transaction() as session:
+        model = Artefact(sha256=bytes(32), size_bytes=1, object_key="k", kind="manifest")
+        session.add(model)
+        session.flush()
+        session.add(Model(package_id=bytes(32), alias="m", manifest=b"", added_unix_s=0))
+        session.flush()
+        task = Task(name="a", state=TaskState.ACTIVE, package_id=bytes(32), settings="", seed=b"s", created_unix_s=0)
+        session.add(task)
+        assert plain_rows(session, rows, name) == [("a", TaskState.ACTIVE, b"s", None)]
+        task.served_unix_s = 7
+        assert plain_rows(session, rows, name) == [("a", TaskState.ACTIVE, b"s", 7)]
+    with database.reading() as session:
+        assert plain_rows(session, rows, name) == session.execute(rows, name).all()
+
+
+def test_a_writer_that_fails_leaves_its_turn_to_the_next(database: Database) -> None:
+    """Also to another thread, which would wait for it for half a minute."""
+
+    def fail() -> None:
+        with database.transaction():
+            raise RuntimeError
+
+    def write() -> None:
+        with database.transaction() as session:
+            session.add(Setting(key="a", value="1"))
+
+    with pytest.raises(RuntimeError):
+        fail()
+    other = threading.Thread(target=write)
+    other.start()
+    other.join(timeout=10)
+    assert not other.is_alive()
+    with database.reading() as session:
+        assert session.get_one(Setting, "a").value == "1"
 
 
 def test_states_are_stored_as_their_words(database: Database) -> None:
