@@ -6,6 +6,7 @@ n_max values, sums of keys beyond the field, windows beyond a prekey's life.
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Annotated, Literal
@@ -40,6 +41,10 @@ SMALLEST_HALF = 4
 """Rank slots that the smallest device profiles train; below it nothing is halved unasked."""
 SMALLEST_VALUE_CLIP = 1e-9
 """What plans allow at the least (`PlanDocument.parse`)."""
+
+OVER_SELECTION = 1.3
+"""Devices of a pool for each contributor that is needed (Bonawitz et al. 2019, "Towards Federated Learning at Scale",
+section 4.3: 130 % of the target number make up for those that drop out). All of the pool are invited."""
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
@@ -150,7 +155,9 @@ class CohortSettings(_Section):
     committee: int = Field(
         default=USUAL_SIZE, ge=MIN_COMMITTEE, le=MAX_COMMITTEE, description="members; all devices of a smaller pool"
     )
-    pool_min: int = Field(default=0, ge=0, description="devices in the pool before a round opens; 0: n_min")
+    pool_min: int = Field(
+        default=0, ge=0, description="devices in the pool before a round opens; 0: 1.3 n_min, at most n_max"
+    )
     committee_from: tuple[str, ...] = Field(
         default=(), description="ids of the devices that committees are drawn from; empty: every device of the pool"
     )
@@ -175,8 +182,9 @@ class CohortSettings(_Section):
 
     @property
     def pool_needed(self) -> int:
-        """Devices that must be in the pool before a round opens."""
-        return max(MIN_COMMITTEE, self.n_min, self.pool_min)
+        """Devices that must be in the pool before a round opens: more than must contribute, for some will not come."""
+        over_selected = min(self.n_max, math.ceil(OVER_SELECTION * self.n_min))
+        return max(MIN_COMMITTEE, self.n_min, self.pool_min or over_selected)
 
 
 class ServerSettings(_Section):

@@ -20,7 +20,7 @@ import pytest
 from coordinator.leases import TERM_S
 from nightshift.host import failpoints
 from scripts.night.fleet import Device
-from tests.support import certificate_failpoints
+from tests.support import certificate_failpoints, store_failpoints
 from tests.support.fleets import SIGKILLED, TASK, WINDOW_S, Fleet, Snapshots, join, query, task_toml, wait_until
 from tests.support.garbling_device import contribute_garbage
 
@@ -122,9 +122,6 @@ BY_ITSELF = {
     "coordinator.refusal.durable",
     "coordinator.void.committed",
 }
-
-AT_EVERY_PERSIST = {"coordinator.rows.committed", "coordinator.object.put", "coordinator.object.deleted"}
-"""Of tests/faults/test_killed_at_every_persist.py."""
 
 
 @pytest.mark.parametrize("failpoint", WITH_A_DEVICE)
@@ -287,4 +284,4 @@ def test_every_failpoint_of_the_coordinator_is_here() -> None:
     ]
     assert all(isinstance(call.args[0], ast.Constant) for call in calls)
     named = {ast.literal_eval(call.args[0]) for call in calls}
-    assert named == set(WITH_A_DEVICE) | BY_ITSELF | certificate_failpoints.COORDINATOR | AT_EVERY_PERSIST
+    assert named == set(WITH_A_DEVICE) | BY_ITSELF | certificate_failpoints.COORDINATOR | store_failpoints.ALL

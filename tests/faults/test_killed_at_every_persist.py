@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import shutil
 import signal
 from collections.abc import Callable, Iterator, Sequence
@@ -43,13 +44,14 @@ from nightshift.v1 import log_pb2
 from tests.support.coordinators import TASK, ServeProcess, make_home, make_task, make_token, open_home
 from tests.support.fleets import Snapshots, wait_until
 from tests.support.scripted_device import Prepared, ScriptedDevice
+from tests.support.store_failpoints import OBJECT_DELETED, OBJECT_PUT, ROWS_COMMITTED
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
+SOURCES = Path(__file__).parents[2] / "coordinator"
 DEVICES = 3
 WINDOW_S = 600
-PLACES = ("coordinator.rows.committed", "coordinator.object.put", "coordinator.object.deleted")
-FEWEST = {PLACES[0]: 15, PLACES[1]: 10, PLACES[2]: 6}
+FEWEST = {ROWS_COMMITTED: 15, OBJECT_PUT: 10, OBJECT_DELETED: 6}
 """A night that has fewer of them was not the night that it should be."""
 
 
@@ -222,7 +224,7 @@ def offset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     assert ENVIRONMENT_VARIABLE not in os.environ
 
 
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("place", FEWEST)
 def test_each_in_turn(place: str, evening: Evening, tmp_path: Path, offset: Path) -> None:
     """Tries: kill -9 after the first, the second … and the last of them, a night for each.
 
@@ -244,3 +246,17 @@ def test_each_in_turn(place: str, evening: Evening, tmp_path: Path, offset: Path
             break
         shutil.rmtree(home.directory)
     assert nth > FEWEST[place], "so many were killed"
+
+
+def test_nothing_persists_beside_them() -> None:
+    """Sessions are made, and objects are written, in `coordinator.storage` alone, where the failpoints are.
+
+    A schema is brought up to date, and a backup copied and brought back, whole or not at all (tests/contract).
+    """
+    pattern = r"\bSession\(|\.commit\(|\.writer\b|obstore\.(put|delete|copy|rename)\("
+    elsewhere = {
+        path.relative_to(SOURCES).as_posix()
+        for path in SOURCES.rglob("*.py")
+        if re.search(pattern, path.read_text("utf-8")) and path.parent != SOURCES / "storage"
+    }
+    assert elsewhere == {"backups/restoring.py", "backups/taking.py"}

@@ -73,7 +73,7 @@ def make_token(deployment: Deployment, *, uses: int = 16, ttl_s: int = 3600) -> 
 
 
 def make_task(deployment: Deployment, package: Path, **sections: object) -> Task:
-    """A small task: rank 2 on q_proj, rounds of one cohort, opened by hand."""
+    """A small task: rank 2 on q_proj, rounds of one cohort, opened by hand with as few devices as may contribute."""
     data = {
         "name": TASK,
         "model": "tiny",
@@ -81,6 +81,9 @@ def make_task(deployment: Deployment, package: Path, **sections: object) -> Task
         "cohort": {"n_max": 8, "n_min": 3},
         "rounds": {"upload_window_s": 600, "answer_window_s": 600, "cohorts": 1},
     } | sections
+    cohort = data["cohort"]
+    assert isinstance(cohort, dict)
+    data["cohort"] = {"pool_min": cohort["n_min"]} | cohort
     settings = TaskSettings.model_validate(data)
     manifest = catalogue.store_package(deployment.objects, package)
     with deployment.database.transaction() as session:

@@ -59,7 +59,7 @@ def test_the_defaults_make_a_cohort() -> None:
         n_max=default.cohort.n_max, value_bits=default.encoding.value_bits, committee_size=default.cohort.committee
     )
     assert parameters.values_per_coefficient >= 1
-    assert default.cohort.pool_needed == 10
+    assert default.cohort.pool_needed == 13
     layout = default.layout(SMALL)
     assert default.vector(layout, Side.B).delta_length == layout.vector_length(Side.B)
 
@@ -109,6 +109,22 @@ def test_what_could_not_be_carried_out_is_refused(sections: dict[str, Any], expe
 def test_a_rank_larger_than_a_projection_is_refused_with_the_task_named() -> None:
     with pytest.raises(UsageError, match=r"task task: rank 65 is larger than q_proj"):
         settings(adapter={"rank": 65}).layout(SMALL)
+
+
+@pytest.mark.parametrize(
+    ("cohort", "needed"),
+    [
+        ({}, 13),  # 1.3 times ten
+        ({"n_min": 11}, 15),  # rounded up
+        ({"n_min": 10, "n_max": 12}, 12),  # nobody waits for devices that would find no place
+        ({"n_min": 3, "n_max": 3}, 3),
+        ({"pool_min": 10}, 10),
+        ({"pool_min": 4}, 10),  # fewer could never be enough
+        ({"pool_min": 40}, 40),
+    ],
+)
+def test_more_devices_must_be_there_than_must_contribute(cohort: dict[str, int], needed: int) -> None:
+    assert settings(cohort=cohort).cohort.pool_needed == needed
 
 
 def test_settings_survive_the_database() -> None:
