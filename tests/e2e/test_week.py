@@ -165,7 +165,8 @@ def week(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Week]:
     package = Snapshots(directory).package()
     calendar.file.parent.mkdir()
     calendar.set(-33, 12, winter=False)
-    task = task_toml(DEVICES, ENOUGH, steps=STEPS, windows=WINDOWS).replace(f"pool_min = {DEVICES}", f"pool_min = {ENOUGH}")
+    task = task_toml(DEVICES, ENOUGH, steps=STEPS, windows=WINDOWS)
+    task = task.replace(f"pool_min = {DEVICES}", f"pool_min = {ENOUGH}")
     fleet, token = found(calendar.file.parent, package, devices=DEVICES, task=task)
     environment = {clock.ENVIRONMENT_VARIABLE: str(calendar.file), "TZ": calendar.zone}
     devices = [Device(calendar.file.parent / f"device{number}", environment) for number in range(1, DEVICES + 1)]
