@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from edge_client.training.supervise import STOP_WITHIN_S
@@ -122,6 +123,34 @@ def test_the_owner_says_pause_and_gets_the_machine_back_within_five_seconds(flee
         again = Training(device)
         assert again.wait_beyond(done_before) >= done_before, "training began again"
         assert again.end(300)[0] == 0
+    assert len(query(fleet.database, "SELECT 1 FROM contributions WHERE state = 'counted'")) == 1
+
+
+def test_after_a_power_cut_the_timers_next_pass_goes_on(fleet: Fleet) -> None:
+    """Tries: kill -9 of a pass of the timer while it trains, without notice. The next one, a moment later, goes on.
+
+    What stops the coordinator's pace from holding it: the note of edge_client/agent/pace.py, `going_on_later`,
+    written before training begins.
+    """
+    device = fleet.devices[0]
+    with fleet.serving():
+        training = Training(device)
+        training.wait_beyond(25)
+        orphans = psutil.Process(training.process.pid).children(recursive=True)
+        training.process.kill()
+        training.process.communicate()
+        assert not psutil.wait_procs(orphans, timeout=30)[1], "the training process outlives its pass"
+        shown = status(device)
+        assert shown["last_pass"].endswith("cut off")
+        assert shown["cut_off_until"] is not None
+        done_before = steps_done(device)[-1]
+        again = Training(device)
+        # A checkpoint is written every twenty steps (edge_client/agent/contribution.py).
+        assert again.wait_beyond(done_before) > done_before - 20 - 1, "training began again"
+        code, said = again.end(300)
+        assert code == 0, said
+        assert status(device)["cut_off_until"] is None
+        assert "nothing is due before" in Training(device).end(60)[1], "what is done waits for the pace again"
     assert len(query(fleet.database, "SELECT 1 FROM contributions WHERE state = 'counted'")) == 1
 
 
