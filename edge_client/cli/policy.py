@@ -35,28 +35,38 @@ def _sentences(settings: PolicySettings) -> list[str]:
         more = f", at least {settings.minimum_pinned}" if settings.minimum_pinned else ""
         lines.append(f"with enough of these peers on it that nothing opens without one of them{more}:")
         lines += [f"  {peer}" for peer in settings.pinned_peers]
-    lines.append(f"for the tasks {', '.join(settings.tasks) or '(none)'}")
-    if settings.maximum_rounds_per_week is None:
-        lines.append("as often as there are rounds")
-    else:
-        lines.append(f"at most {settings.maximum_rounds_per_week} times in seven days")
-    if not settings.sources:
-        lines.append("from every data source")
-    for rule in settings.sources:
-        lines.append(f"the tasks {', '.join(rule.tasks)} from {', '.join(rule.paths) or '(nothing)'} only")
-    lines += [
+    return [*lines, *_what_and_how_often(settings), *_of_the_model(settings)]
+
+
+def _what_and_how_often(settings: PolicySettings) -> list[str]:
+    from edge_client.wording import number_of
+
+    tasks = ", ".join(settings.tasks) or "(none)"
+    most = settings.maximum_rounds_per_week
+    rules = [
+        f"the tasks {', '.join(rule.tasks)} from {', '.join(rule.paths) or '(nothing)'} only"
+        for rule in settings.sources
+    ]
+    return [
+        "for every task" if "*" in settings.tasks else f"for the tasks {tasks}",
+        "as often as there are rounds" if most is None else f"at most {number_of(most, 'time')} in seven days",
+        *(rules or ["from every data source"]),
         "differential-privacy noise is not asked for"
         if settings.maximum_epsilon is None
         else f"with epsilon at most {settings.maximum_epsilon:g}",
+    ]
+
+
+def _of_the_model(settings: PolicySettings) -> list[str]:
+    return [
         "any model"
         if settings.minimum_openness is None
         else f"models of openness class {settings.minimum_openness} or better",
-        "any freedom of the weights"
+        "weights under any terms"
         if settings.minimum_licence is None
         else f"weights that are at least {settings.minimum_licence}",
-        f"a model's licence must be one of {', '.join(settings.licences)}" if settings.licences else "any licence",
+        f"under one of the licences {', '.join(settings.licences)}" if settings.licences else "under any licence",
     ]
-    return lines
 
 
 @policy.command(epilog="Example: edge-client policy check")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from pydantic import ValidationError
 
+from edge_client.cli.main import cli
 from edge_client.configuration import PolicySettings
 from edge_client.policy import (
     WEEK_S,
@@ -235,3 +238,45 @@ def test_licences_are_named_or_patterns(spdx: str, accepted: bool) -> None:
     reasons = model_shortfalls(PolicySettings(licences=("Apache-2.0", "CC-BY-*")), NOTHING_STATED, spdx)
     assert (reasons == []) is accepted
     assert accepted or f"its licence is {spdx}" in reasons[0]
+
+
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [
+        (
+            "",
+            [
+                "contribute only to sums over at least 10 devices",
+                "that only a committee of at least 10 can open",
+                "for every task",
+                "as often as there are rounds",
+                "from every data source",
+                "differential-privacy noise is not asked for",
+                "any model",
+                "weights under any terms",
+                "under any licence",
+            ],
+        ),
+        (
+            'minimum_cohort = 4\ntasks = ["notes-*"]\nmaximum_rounds_per_week = 1\nmaximum_epsilon = 2.5\n'
+            'minimum_openness = "II"\nminimum_licence = "free"\nlicences = ["MIT", "CC-BY-*"]\n'
+            '[[policy.sources]]\ntasks = ["notes-*"]\npaths = ["/texts/*"]\n',
+            [
+                "contribute only to sums over at least 4 devices",
+                "that only a committee of at least 4 can open",
+                "for the tasks notes-*",
+                "at most 1 time in seven days",
+                "the tasks notes-* from /texts/* only",
+                "with epsilon at most 2.5",
+                "models of openness class II or better",
+                "weights that are at least free",
+                "under one of the licences MIT, CC-BY-*",
+            ],
+        ),
+    ],
+)
+def test_the_limits_in_words(limits: str, expected: list[str], tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text(f"[policy]\n{limits}", "utf-8")
+    shown = CliRunner().invoke(cli, ["--home", str(tmp_path), "policy", "show"])
+    assert shown.exit_code == 0, shown.output
+    assert shown.output.splitlines() == expected
