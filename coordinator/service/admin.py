@@ -18,7 +18,7 @@ from coordinator.admin.verbs import VERBS, Verb
 from coordinator.audit import acting_as
 from coordinator.deployment import Deployment
 from coordinator.diagnostics import log
-from coordinator.service.errors import guarded_call
+from coordinator.service.errors import operators_call
 from coordinator.service.interceptors import Around
 from coordinator.service.peers import caller
 from coordinator.storage.rows import AdminRole, AdminRow
@@ -100,12 +100,12 @@ class _Call:
     verb: Verb
     long_answers: LongAnswers
 
-    @guarded_call
+    @operators_call
     def once(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: ARG002 - gRPC's shape
         """One reply, to one request or a stream of them."""
         return self.verb.function(Operator(self.deployment), request)
 
-    @guarded_call
+    @operators_call
     def many(self, request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
         """A stream of replies."""
         yield from self.verb.function(Operator(self.deployment, self.long_answers.begin(context)), request)

@@ -103,17 +103,22 @@ def abort(context: grpc.ServicerContext, error: NightshiftError) -> NoReturn:
     raise AssertionError("abort_with_status raises")
 
 
-def guarded(on_unexpected: Callable[[str, BaseException], None]) -> Callable[[F], F]:
+def guarded(
+    on_unexpected: Callable[[str, BaseException], None],
+    *,
+    as_told: Callable[[NightshiftError], NightshiftError] = lambda error: error,
+) -> Callable[[F], F]:
     """Decorate a servicer's method (unary or streaming reply) so that errors leave it mapped.
 
     Args:
         on_unexpected: told the method's name and the exception that no rule maps, to log it.
+        as_told: what the other side hears of an error that is not its own matter.
     """
 
     def decorate(method: F) -> F:
         def fail(context: grpc.ServicerContext, error: Exception) -> NoReturn:
             if isinstance(error, NightshiftError):
-                abort(context, error)
+                abort(context, as_told(error))
             on_unexpected(method.__name__, error)
             abort(context, NightshiftError("the coordinator failed inside; its log says more"))
 

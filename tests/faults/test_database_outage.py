@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import resource
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -185,3 +187,46 @@ def test_a_transaction_that_the_server_gives_up_is_to_be_repeated(postgresql_ser
     with database.reading() as session:
         assert session.get(Setting, "a") is None
     database.close()
+
+
+@contextmanager
+def no_room() -> Iterator[None]:
+    """The kernel refuses this process every write behind a file's first 4 KiB, as it would on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_disk_that_is_full_and_has_room_again(tmp_path: Path, snapshots: Snapshots) -> None:
+    """Tries: the coordinator's disk is full when a device checks in, when an upload comes, and when a member answers.
+
+    What stops a loss: nothing is acknowledged that is not durable (coordinator/aggregation/uploads.py). What a device
+    hears is when to return, and neither that a disk is full, which it would take for its own, nor where
+    (coordinator/service/errors.py).
+    """
+    with night(tmp_path / "coordinator", snapshots.package(), no_clock, devices=3) as made:
+        prepared = [made.prepare(device) for device in made.devices]
+        made.devices[0].open_upload(prepared[0])
+        with no_room():
+            for refused in (
+                lambda: made.devices[0].send(prepared[0]),
+                made.devices[1].check_in,
+                lambda: made.devices[1].open_upload(prepared[1]),
+            ):
+                with pytest.raises(UnavailableError, match="no room") as told:
+                    refused()
+                assert told.value.retry_after_s > 0
+                assert str(tmp_path) not in str(told.value)
+        assert made.received(made.devices[0]) == made.received(made.devices[1]) == 0
+        for device, one in zip(made.devices, prepared, strict=True):
+            assert device.upload(one).complete
+        answer = made.make_answer(made.members()[0])
+        with no_room(), pytest.raises(UnavailableError, match="no room"):
+            made.members()[0].send_answer(answer)
+        assert made.answers_kept() == []
+        made.members()[0].send_answer(answer)
+        made.answer(*made.members()[1:])
+        made.require_exact_sum(prepared)

@@ -366,6 +366,8 @@ def test_the_next_root_goes_round_and_comes_back_with_enough_signatures(
     assert versions(deployment)["root"] == 1
     assert run("keys", "sign-root", "--yes", "--key", str(safes[2]), str(file))["signatures_missing"] == 0
     assert run("keys", "install-root", str(file))["version"] == 2
+    with deployment.database.reading() as session:
+        assert session.scalars(select(AuditRow.subject).where(AuditRow.verb == "keys install-root")).all() == ["2"]
     client(deployment, tmp_path / "device", root)
     assert "does not follow the present root 2" in run("keys", "install-root", str(file), code=USAGE)
 
