@@ -121,13 +121,15 @@ _GIVEN = (
     select(
         Cohort.counted,
         Contribution.state,
-        exists().where(
+        exists()
+        .where(
             Contribution.device_id == bindparam("device_id"),
             Contribution.state == ContributionState.COUNTED,
             Contribution.cohort_id.in_(
                 select(Cohort.cohort_id).where(Cohort.parent_release == bindparam("parent_release"))
             ),
-        ),
+        )
+        .correlate(None),  # of any of its contributions, not of the joined one
     )
     .outerjoin(
         Contribution,
