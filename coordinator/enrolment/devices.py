@@ -17,7 +17,7 @@ from coordinator.storage.rows import Device, DeviceState, Revocation
 from nightshift.protocol.certificates import RENEWAL_BEFORE_END_S, read_device_certificate, verify_device_certificate
 from nightshift.protocol.errors import ClonedIdentityError, NotFoundError, RevokedError
 from nightshift.protocol.identity import DeviceId, device_id
-from nightshift.protocol.readable_ids import normalised, readable_id
+from nightshift.protocol.readable_ids import LEAST_DIGITS, normalised, readable_id
 from nightshift.protocol.revocation import sign_revocation
 from nightshift.v1 import device_pb2, log_pb2
 
@@ -176,9 +176,11 @@ def find_device(session: Session, prefix: str) -> Device:
     """A device by the first digits of its id, in hex or in the groups that the device shows.
 
     Raises:
-        NotFoundError: none or several begin so.
+        NotFoundError: none or several begin so, or it is too short to mean one: an empty variable of a script.
     """
     digits, letters = prefix.lower(), normalised(prefix)
+    if len(letters) < LEAST_DIGITS:
+        raise NotFoundError(f"{prefix!r} names no device; write at least {LEAST_DIGITS} digits of its id")
     rows = [
         device
         for device in list_devices(session)

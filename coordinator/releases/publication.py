@@ -20,6 +20,7 @@ from nightshift.protocol.adapters.layout import AdapterLayout, Tensors
 from nightshift.protocol.errors import NotFoundError
 from nightshift.protocol.log import task_subject
 from nightshift.protocol.plan import layout_to_proto
+from nightshift.protocol.readable_ids import LEAST_DIGITS
 from nightshift.protocol.release import ReleaseDocument, release_id, sign_release
 from nightshift.v1 import device_pb2, log_pb2, release_pb2
 
@@ -171,7 +172,8 @@ def find_release(session: Session, prefix: str) -> ReleaseRow:
     rows = [
         row
         for row in list_releases(session)
-        if row.release_id.hex().startswith(prefix.lower()) or f"{row.task}/{row.number}" == prefix
+        if (len(prefix) >= LEAST_DIGITS and row.release_id.hex().startswith(prefix.lower()))
+        or f"{row.task}/{row.number}" == prefix
     ]
     if len(rows) != 1:
         found = "no release" if not rows else f"{len(rows)} releases"

@@ -15,6 +15,7 @@ from coordinator.storage.plain import plain_rows
 from coordinator.storage.rows import AssignmentRow, Cohort, CohortState, Device, Round, RoundState
 from nightshift.protocol.errors import NotFoundError
 from nightshift.protocol.identity import DeviceId
+from nightshift.protocol.readable_ids import LEAST_DIGITS
 
 
 def cohorts_of(session: Session, found: Round) -> Sequence[Cohort]:
@@ -53,7 +54,8 @@ def find(session: Session, name: str) -> tuple[Round, Sequence[Cohort]]:
         if found is not None and 1 <= int(numbers[1]) <= len(cohorts):
             return found, [cohorts[int(numbers[1]) - 1]]
         raise NotFoundError(f"no round or cohort is called {name!r}; see `coordinator round list`")
-    ids = [each for each in session.scalars(select(Cohort.cohort_id)) if each.hex().startswith(name.lower())]
+    found_ids = session.scalars(select(Cohort.cohort_id)) if len(name) >= LEAST_DIGITS else ()
+    ids = [each for each in found_ids if each.hex().startswith(name.lower())]
     if len(ids) != 1:
         many = "no round or cohort is" if not ids else f"{len(ids)} cohorts are"
         raise NotFoundError(f"{many} called {name!r}; see `coordinator round list`")

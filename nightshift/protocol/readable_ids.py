@@ -18,6 +18,8 @@ _ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
 _LOOKS_LIKE = str.maketrans({"0": "O", "1": "I", "8": "B", "-": None, " ": None})
 _BLOCK, _GROUP = 13, 7
 _CHARACTERS = 4 * (_BLOCK + 1)
+LEAST_DIGITS = 4
+"""Of the beginning of an id that stands for it in a command: an empty variable of a script names nobody."""
 
 
 def readable_id(identifier: bytes) -> str:

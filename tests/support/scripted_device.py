@@ -84,6 +84,7 @@ class ScriptedDevice:
     head: LogHead | None = None
     epoch: int = 1
     rank_limit: int = 0
+    night_hours: device_pb2.NightHours | None = None
     next_serial: int = 0
     last_nonce: bytes = b""
     next_nonce: bytes = field(default_factory=lambda: os.urandom(32))
@@ -181,6 +182,7 @@ class ScriptedDevice:
             last_nonce=self.last_nonce,
             next_nonce=self.next_nonce,
             rank_limit=self.rank_limit,
+            night_hours=self.night_hours,
         )
         reply = self._call(self.stub.CheckIn, request)
         self.last_nonce, self.next_nonce = self.next_nonce, os.urandom(32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +29,7 @@ from nightshift.protocol.errors import (
 from nightshift.protocol.identity import DeviceId
 from nightshift.protocol.log import LogHead
 from nightshift.protocol.secagg.prekeys import prekey_message
+from nightshift.v1 import device_pb2
 from tests.support.coordinators import TASK, make_task, make_token
 from tests.support.scripted_device import ScriptedDevice
 
@@ -253,6 +255,20 @@ def test_members_come_soon_after_the_uploads_end_and_others_in_their_own_time(
     later.check_in()
     assert member.check_in(no_plan=True).reply.next_check_in.window_s == 1800
     assert later.check_in(no_plan=True).reply.next_check_in.window_s == 4 * 3600
+
+
+def test_a_device_that_says_its_night_is_asked_back_in_it(served: Deployment, join: Join) -> None:
+    device = join()
+    in_six_hours = time.gmtime(now_unix_s() + 6 * 3600).tm_hour
+    device.night_hours = device_pb2.NightHours(begin_hour_utc=in_six_hours, length_h=8)
+    pace = device.check_in().reply.next_check_in
+    assert 5 * 3600 <= pace.not_before_s <= 6 * 3600, "not in an hour, as it would be otherwise"
+    assert pace.window_s == 7 * 3600, "all of the night but its last hour"
+    device.night_hours = device_pb2.NightHours(begin_hour_utc=24, length_h=8)
+    with pytest.raises(MalformedError, match="night hours"):
+        device.check_in()
+    device.night_hours = None
+    assert device.check_in().reply.next_check_in.not_before_s == 3600, "nothing of it is kept"
 
 
 def test_a_log_that_the_coordinator_never_had_gets_no_proof(join: Join) -> None:

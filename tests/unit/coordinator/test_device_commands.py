@@ -17,7 +17,7 @@ from coordinator.storage.rows import AuditRow, Task
 from nightshift.host.clock import now_unix_s
 from nightshift.protocol.errors import ClonedIdentityError
 from nightshift.protocol.readable_ids import readable_id
-from tests.support.coordinators import TASK, make_task
+from tests.support.coordinators import TASK, make_task, make_token
 from tests.support.operator_commands import Operate
 from tests.support.scripted_device import ScriptedDevice
 
@@ -96,3 +96,31 @@ def test_a_name_that_fits_no_device_is_told(join: Join, run: Run) -> None:
     join()
     assert "see `coordinator device list`" in run("show", "ffffffffffffffff", code=2)
     assert "see `coordinator device list`" in run("clear", "ffffffffffffffff", "--yes", code=2)
+
+
+NAMES = {
+    "%": "%",
+    "'; DROP TABLE devices; --": "'; DROP TABLE devices; --",
+    "[bold red]x[/]": "[bold red]x[/]",
+    "<script>alert(1)</script>": "<script>alert(1)</script>",
+    "a\x1b[2Jb": "a\N{REPLACEMENT CHARACTER}[2Jb",
+    "\u202ereversed": "\N{REPLACEMENT CHARACTER}reversed",
+}
+
+
+@pytest.mark.parametrize(("name", "shown"), NAMES.items(), ids=ascii)
+def test_a_name_means_nothing_to_whoever_shows_it(name: str, shown: str, served: Deployment, run: Run) -> None:
+    """Wildcards, quotes, markup, what steers a terminal or turns a line around."""
+    device = ScriptedDevice(make_token(served), name=name)
+    device.join()
+    device.close()
+    assert shown in run("list")
+    assert json.loads(run("list", "--json"))["devices"][0]["name"] == shown
+
+
+@pytest.mark.parametrize("words", [("revoke", "--yes"), ("clear", "--yes"), ("acquit",), ("show",)])
+@pytest.mark.parametrize("name", ["", "-", "%", "abc"])
+def test_what_is_too_short_to_be_an_id_names_nobody(words: tuple[str, ...], name: str, join: Join, run: Run) -> None:
+    """With one device enrolled, the empty beginning of an id would be its: an empty variable in a script."""
+    join()
+    assert "names no device" in run(*words, "--", name, code=2)

@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from sqlalchemy import select
 
 from coordinator.deployment import Deployment
-from coordinator.releases.publication import load_adapter, newest_release
+from coordinator.releases.publication import find_release, load_adapter, newest_release
 from coordinator.rounds.advance import abort, advance
 from coordinator.rounds.plans import open_round
 from coordinator.rounds.rounds import find
 from coordinator.storage.rows import Cohort, CohortState, RoundState, Task
 from nightshift.host.clock import now_unix_s
 from nightshift.protocol.adapters.layout import Side
-from nightshift.protocol.errors import StateConflictError
+from nightshift.protocol.errors import NotFoundError, StateConflictError
 from nightshift.protocol.plan_checks import VerifiedPlan
 from tests.support.coordinators import TASK, make_task
 from tests.support.scripted_device import Prepared, ScriptedDevice
@@ -211,3 +211,19 @@ def test_an_operator_can_end_a_round(served: Deployment, join: Join, package: Pa
         assert (found.state, found.reason) == (RoundState.VOID, "wrong task file")
     assert devices[1].check_in().plan is None
     assert len(devices[0].check_in().reply.voids) == 1
+
+
+def test_what_is_too_short_to_be_an_id_names_no_cohort_and_no_release(
+    served: Deployment, join: Join, package: Path
+) -> None:
+    """Where there is one, the empty beginning of an id would be its: `round abort "$NAME"` of a script without NAME."""
+    make_task(served, package)
+    enrol_and_open(served, join, 3)
+    cohort_id = cohort_of(served).cohort_id.hex()
+    with served.database.reading() as session:
+        assert find(session, cohort_id[:4])[1][0].cohort_id.hex() == cohort_id
+        for name in ("", cohort_id[:3]):
+            with pytest.raises(NotFoundError, match="no round or cohort"):
+                find(session, name)
+        with pytest.raises(NotFoundError, match="no release"):
+            find_release(session, "")
