@@ -128,7 +128,7 @@ def test_each_kind_of_change_is_told_at_the_next_check_in(replicas: Replicas) ->
     replicas.after_rows(lambda s: set_paused(s, TASK, paused=False))
 
     settings = TaskSettings.model_validate_json(_task(first).settings).model_copy(update={"name": OTHER})
-    found = replicas.after_rows(lambda s: create_task(s, first, settings, now))
+    found = replicas.after_rows(lambda s: create_task(s, first, settings, now + 1))
     assert [due.task for due in found.due] == [TASK, OTHER]
     assert len(found.told.decisions) == 2
     # One is paused and the other resumed between two looks: as many are active as before.
