@@ -60,7 +60,7 @@ clip_norm = 10.0
 [cohort]
 n_min = {cohort}
 n_max = {cohort}
-pool_min = {devices}
+pool_min = {cohort}
 [rounds]
 open = "operator"
 cohorts = {devices // cohort}
