@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from edge_client.store import Store
 from edge_client.store.contributions import StoredContribution
 from edge_client.store.records import LedgerEntry
-from edge_client.wording import enumerated, number_of
+from nightshift.host.wording import enumerated, number_of
 from nightshift.protocol.errors import UsageError
 
 if TYPE_CHECKING:

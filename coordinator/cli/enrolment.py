@@ -10,6 +10,7 @@ from coordinator.cli.api import Api, admin_api, pages
 from coordinator.cli.command import duration_s, json_option
 from coordinator.cli.tables import details, table
 from nightshift.host.console import emit, note
+from nightshift.host.wording import number_of
 
 if TYPE_CHECKING:
     from nightshift.admin.v1 import admin_pb2
@@ -50,7 +51,8 @@ def create_token(context: click.Context, uses: int, ttl: str, as_json: bool) -> 
     emit(result, as_json=as_json, text=result["token"])
     if not as_json:
         note(
-            f"token {result['token_id']}: {uses} uses, until {result['expires']}; on the device: edge-client join TOKEN"
+            f"token {result['token_id']}: {number_of(uses, 'use')}, until {result['expires']}; "
+            "on the device: edge-client join TOKEN"
         )
 
 

@@ -21,10 +21,12 @@ def doctor(context: click.Context, as_json: bool) -> int:
     from coordinator.doctor.checkup import check_up
     from coordinator.home import Home
     from nightshift.host.findings import Grade, exit_code
+    from nightshift.host.wording import number_of
 
     findings = list(check_up(Home(data_directory(context))))
     count = {grade: sum(finding.grade is grade for finding in findings) for grade in Grade}
-    summary = f"{count[Grade.PROBLEM]} problems, {count[Grade.WARNING]} warnings, {len(findings)} checks"
+    problems, warnings = number_of(count[Grade.PROBLEM], "problem"), number_of(count[Grade.WARNING], "warning")
+    summary = f"{problems}, {warnings}, {number_of(len(findings), 'check')}"
     value = {
         "summary": summary,
         "findings": [{"name": f.name, "grade": f.grade.value, "value": f.value, "fix": f.fix} for f in findings],

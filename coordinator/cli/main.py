@@ -182,25 +182,26 @@ def status(context: click.Context, as_json: bool) -> None:
 def _status_text(result: dict[str, Any]) -> str:
     from coordinator.cli.round_views import progress_text
     from coordinator.enrolment.authority import INTERMEDIATE_WARNING_DAYS
+    from nightshift.host.wording import number_of
 
     health = "serving" if result["serving"] else "not serving; start it with: coordinator serve"
     lines = [
         health,
         f"devices at {result['device_address']}, joining at {result['join_address']}",
-        f"{result['devices_enrolled']} devices enrolled, {result['devices_in_pool']} of them seen in the last 48 h "
-        f"with a prekey; {result['devices_revoked']} revoked",
+        f"{number_of(result['devices_enrolled'], 'device')} enrolled, {result['devices_in_pool']} seen in the last "
+        f"48 h with a prekey; {result['devices_revoked']} revoked",
     ]
     if result["intermediate_days"] < INTERMEDIATE_WARNING_DAYS:
         lines.append(
-            f"ATTENTION: the intermediate certificate ends in {result['intermediate_days']} days, "
+            f"ATTENTION: the intermediate certificate ends in {number_of(result['intermediate_days'], 'day')}, "
             "and all others with it; see: coordinator ca --help"
         )
     if result["devices_held"]:
-        lines.append(f"ATTENTION: {result['devices_held']} devices exist twice and are held: coordinator device list")
-    lines += [
-        f"task {task['name']}: {task['state']}, {task['releases']} releases in {task['rounds_held']} rounds"
-        for task in result["tasks"]
-    ]
+        held = number_of(result["devices_held"], "device")
+        lines.append(f"ATTENTION: held, for its key is in use twice: {held}; see: coordinator device list")
+    for task in result["tasks"]:
+        releases, rounds = number_of(task["releases"], "release"), number_of(task["rounds_held"], "round")
+        lines.append(f"task {task['name']}: {task['state']}, {releases} in {rounds}")
     lines += [progress_text(row) for row in result["rounds"]]
     return "\n".join(lines)
 

@@ -9,6 +9,7 @@ import click
 from coordinator.cli.command import coordinator, data_directory, json_option
 from coordinator.home import Home
 from nightshift.host.console import emit
+from nightshift.host.wording import number_of
 from nightshift.protocol.errors import UsageError
 
 _DIRECTORY = click.Path(path_type=Path, file_okay=False)
@@ -44,8 +45,9 @@ def backup(
         if keys is not None and passphrase_file is not None:
             sealed = seal_keys(deployment.home.keys_directory, keys.absolute(), read_passphrase(passphrase_file))
         manifest = take(deployment, directory.absolute())
-    size = f"{manifest.rows} rows, {manifest.objects} objects of {manifest.objects_bytes / 1e6:.1f} MB in {directory}"
-    with_keys = f"; {sealed} key files in {keys}" if keys else "; without the private keys (see --keys)"
+    objects = number_of(manifest.objects, "object")
+    size = f"{number_of(manifest.rows, 'row')}, {objects} of {manifest.objects_bytes / 1e6:.1f} MB in {directory}"
+    with_keys = f"; {number_of(sealed, 'key file')} in {keys}" if keys else "; without the private keys (see --keys)"
     emit(
         {**manifest.model_dump(), "directory": str(directory), "key_files": sealed},
         as_json=as_json,
@@ -90,11 +92,13 @@ def restore(
         open_keys(keys, home.keys_directory, read_passphrase(passphrase_file))
     done = bring_back(directory.absolute(), home, nothing_happened_since=nothing_happened_since)
     made = done.manifest
-    text = f"restored {made.rows} rows and {made.objects} objects; the log has {made.log_size} entries"
+    restored = f"{number_of(made.rows, 'row')} and {number_of(made.objects, 'object')}"
+    text = f"restored {restored}; the log has {number_of(made.log_size, 'entry', 'entries')}"
     if not nothing_happened_since:
         text += (
-            f"\n{done.ended} open cohorts are void, {done.prekeys_dropped} unspent prekeys dropped, "
-            f"{len(done.tasks)} tasks start again from their newest adapter.\n"
+            f"\nended without a sum: {number_of(done.ended, 'open cohort')}; dropped: "
+            f"{number_of(done.prekeys_dropped, 'unspent prekey')}; starting again from the newest adapter: "
+            f"{', '.join(done.tasks) or 'no task'}.\n"
             "Devices that saw more of the log than the backup has refuse this coordinator (exit 14) until they join "
             "again: edge-client leave, then edge-client join TOKEN; the service's log names those that call"
         )

@@ -21,6 +21,7 @@ from coordinator.storage.database import Database
 from coordinator.storage.migration import inspect_schema, require_current
 from nightshift.host.clock import now_unix_s
 from nightshift.host.findings import Finding
+from nightshift.host.wording import number_of
 from nightshift.protocol.errors import ExitCode, NightshiftError
 
 LITTLE_BYTES = 2 * 1024**3
@@ -105,4 +106,4 @@ def _operators(configuration: Configuration, database: Database) -> Finding:
         return Finding.warning(
             "operators", "an admin listener, and no valid certificate", "coordinator admin issue NAME -o FILE"
         )
-    return Finding.ok("operators", f"{len(valid)} valid certificates: {', '.join(valid[:5])}")
+    return Finding.ok("operators", f"{number_of(len(valid), 'valid certificate')}: {', '.join(valid[:5])}")

@@ -34,9 +34,9 @@ def add(call: Call, path: Path, format_: str, columns: str) -> None:
     from edge_client.data.sources import scan
     from edge_client.store import open_store
     from edge_client.store.records import Source
-    from edge_client.wording import number_of
     from nightshift.host.clock import now_unix_s
     from nightshift.host.console import note
+    from nightshift.host.wording import number_of
     from nightshift.protocol.errors import UsageError
 
     named = _columns(columns)
@@ -77,7 +77,7 @@ def stats(call: Call) -> None:
     from edge_client.data.holdout import is_held_out
     from edge_client.data.sources import read_examples, scan
     from edge_client.store import open_store
-    from edge_client.wording import number_of
+    from nightshift.host.wording import number_of
 
     with open_store(call.home) as store:
         sources = store.records.sources()

@@ -18,9 +18,9 @@ def doctor(call: Call, *, no_hashes: bool, no_network: bool) -> int:
     Exit status 0 if there is no problem, else that of the first one (docs/operations.md).
     """
     from edge_client.doctor.checkup import check_up
-    from edge_client.wording import number_of
     from nightshift.host.console import printable
     from nightshift.host.findings import Finding, Grade, exit_code
+    from nightshift.host.wording import number_of
     from nightshift.protocol.errors import UsageError
 
     findings: list[Finding] = []

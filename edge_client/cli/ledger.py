@@ -124,7 +124,7 @@ def _lines(group: Sequence[LedgerEntry], outcomes: dict[Any, str], width: int) -
 
 def _total(entries: Sequence[LedgerEntry]) -> list[str]:
     from edge_client.ledger import readable_size
-    from edge_client.wording import enumerated, number_of
+    from nightshift.host.wording import enumerated, number_of
 
     if not entries:
         return []

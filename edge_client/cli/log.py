@@ -59,8 +59,8 @@ def verify(call: Call, *, heads: tuple[str, ...], quick: bool) -> None:
     from edge_client.agent.check_in import check_in
     from edge_client.agent.log_audit import audit
     from edge_client.agent.session_opening import open_session
-    from edge_client.wording import number_of
     from nightshift.host.log_heads import file_or_text
+    from nightshift.host.wording import number_of
     from nightshift.protocol.errors import UsageError, VerificationError
     from nightshift.protocol.log_heads import read_head, short_head
 

@@ -39,7 +39,7 @@ def _sentences(settings: PolicySettings) -> list[str]:
 
 
 def _what_and_how_often(settings: PolicySettings) -> list[str]:
-    from edge_client.wording import number_of
+    from nightshift.host.wording import number_of
 
     tasks = ", ".join(settings.tasks) or "(none)"
     most = settings.maximum_rounds_per_week

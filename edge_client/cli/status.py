@@ -26,8 +26,8 @@ def status(call: Call) -> None:
     from edge_client.identity import load_identity, load_membership
     from edge_client.ledger import readable_time
     from edge_client.store import open_store
-    from edge_client.wording import fact
     from nightshift.host.files import is_locked
+    from nightshift.host.wording import fact
     from nightshift.protocol.certificates import read_device_certificate
     from nightshift.protocol.readable_ids import readable_id
 
@@ -70,7 +70,7 @@ def status(call: Call) -> None:
 
 def _history(facts: dict[str, Any]) -> list[str]:
     """What was done here, and when it goes on."""
-    from edge_client.wording import fact, number_of
+    from nightshift.host.wording import fact, number_of
 
     lines = [fact("last pass", facts["last_pass"] or "none")]
     if facts["waiting_until"]:
@@ -164,7 +164,7 @@ def _void(contribution: StoredContribution) -> dict[str, Any]:
 
 
 def _health(facts: dict[str, Any], blocking: list[str]) -> str:
-    from edge_client.wording import number_of
+    from nightshift.host.wording import number_of
 
     if facts["security_events"]:
         done = number_of(len(facts["security_events"]), "thing")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
-from edge_client.wording import fact
+from nightshift.host.wording import fact
 
 
 class Verdict(Enum):

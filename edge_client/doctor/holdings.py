@@ -10,9 +10,9 @@ from edge_client.configuration import Configuration, cache_directory
 from edge_client.home import Home
 from edge_client.identity import Membership
 from edge_client.store import Store
-from edge_client.wording import number_of
 from nightshift.host.clock import now_unix_s
 from nightshift.host.findings import Finding
+from nightshift.host.wording import number_of
 from nightshift.protocol.errors import DeclinedError, ExitCode, NightshiftError
 from nightshift.protocol.times import rfc3339
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edge_client.wording import enumerated, fact, number_of
+from nightshift.host.wording import enumerated, fact, number_of
 
 
 @pytest.mark.parametrize(

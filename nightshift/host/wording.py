@@ -1,4 +1,4 @@
-"""Sentences for people: a number with its noun, and things in a row."""
+"""Sentences for people, of both programs: a number with its noun, things in a row, facts below one another."""
 
 from __future__ import annotations
 
