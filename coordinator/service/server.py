@@ -15,6 +15,7 @@ from coordinator.metrics import CallMetrics, offered
 from coordinator.rounds.advance import Ticker
 from coordinator.service.admin import LongAnswers
 from coordinator.service.listeners import Listener, admin_listener, device_listener, join_listener
+from coordinator.service.memory import free_pages_given_back
 from nightshift.host.clock import now_unix_s
 from nightshift.host.files import exclusive_lock
 
@@ -46,7 +47,8 @@ def serving(deployment: Deployment) -> Iterator[None]:
             listener.start()
         ticker.start()
         try:
-            yield
+            with free_pages_given_back():
+                yield
         finally:
             _drain(listeners, long_answers, configuration.listen.drain_s)
             ticker.stop()

@@ -45,3 +45,29 @@ def test_large_blocks_are_mapped_apart_even_after_one_was_freed() -> None:
 @needs_glibc
 def test_what_the_operator_set_stays() -> None:
     assert mapped_apart_bytes("set", MALLOC_MMAP_THRESHOLD_=str(16 << 20)) < 1 << 20
+
+
+HOLES = """
+import sys, time
+import psutil
+from contextlib import nullcontext
+from coordinator.service.memory import free_pages_given_back
+
+blocks = [bytes(40_000) for _ in range(2000)]
+some_stay = blocks[::50]
+full = psutil.Process().memory_info().rss
+del blocks
+with free_pages_given_back(0.05) if sys.argv[1] == "give" else nullcontext():
+    time.sleep(0.5)
+print(full - psutil.Process().memory_info().rss)
+"""
+
+
+@needs_glibc
+def test_what_is_free_between_blocks_in_use_is_given_back() -> None:
+    given, kept = (
+        int(subprocess.run([sys.executable, "-c", HOLES, how], capture_output=True, text=True, check=True).stdout)
+        for how in ("give", "leave")
+    )
+    assert given > 60e6
+    assert kept < 20e6, "malloc does so by itself: there is no need to ask"
