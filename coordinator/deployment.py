@@ -36,6 +36,8 @@ from nightshift.protocol.trust import Trust
 
 LOG_ORIGIN = "log_origin"
 ROOT_SHA256 = "root_sha256"
+RESTORING = "restoring"
+"""Of which backup the rows are, until its restore is done (`coordinator.backups.restoring`)."""
 COUNTED_TOGETHER = 8
 SUMS_IN_MEMORY = 2
 """Cohorts whose sum one process folds or opens at a time: each holds a few times a contribution's size."""
@@ -109,11 +111,15 @@ def initialise(home: Home, listen: Listen, storage: Storage | None = None) -> No
 
 
 @contextmanager
-def opened(directory: Path) -> Iterator[Deployment]:
+def opened(directory: Path, *, half_restored: bool = False) -> Iterator[Deployment]:
     """Open an initialised coordinator for the length of a block.
 
+    Args:
+        directory: its home.
+        half_restored: also where a backup was copied and what it must forget is still in it.
+
     Raises:
-        UsageError: not initialised, or its configuration or keys cannot be used.
+        UsageError: not initialised, half restored, or its configuration or keys cannot be used.
     """
     home = Home(directory)
     configuration = read_configuration(home)
@@ -124,6 +130,10 @@ def opened(directory: Path) -> Iterator[Deployment]:
         require_current(inspect_schema(database))
         with database.reading() as session:
             require_own(session, authority)
+            if not half_restored and session.get(Setting, RESTORING) is not None:
+                raise UsageError(
+                    "the restore of a backup was cut off before it was done; run the same `coordinator restore` again"
+                )
             origin = _setting(session, LOG_ORIGIN)
         yield Deployment(
             home=home,

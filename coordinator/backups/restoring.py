@@ -9,8 +9,11 @@ What happened after the backup is forgotten here, and remembered by devices. So 
   contribute to a release once (docs/protocol.md, "Starting again").
 
 A log that was longer than the backup's cannot be made good: devices that have seen more of it refuse this coordinator
-until they join again (docs/operations.md). Where the old coordinator was stopped before the backup was made, and
-never ran again, nothing was forgotten and none of this is needed: `nothing_happened_since`.
+until they join again (docs/operations.md).
+
+The rows come in one transaction and are marked as half restored; another one forgets, and takes the mark away. Until
+then nothing opens them but the same restore again. Where the old coordinator was stopped before the backup was made,
+and never ran again, nothing was forgotten and none of this is needed: `nothing_happened_since`.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sqlalchemy import delete, update
+from sqlalchemy import delete, insert, update
 from sqlalchemy.orm import Session
 
 from coordinator import audit, orphans
@@ -26,7 +29,7 @@ from coordinator.backups.manifest import CONFIGURATION, OBJECTS, ROWS, Manifest
 from coordinator.backups.rows import copy_rows
 from coordinator.backups.taking import copy_objects, opened_copy
 from coordinator.configuration import read_configuration
-from coordinator.deployment import Deployment, open_database, open_objects, opened, root_sha256
+from coordinator.deployment import RESTORING, Deployment, open_database, open_objects, opened, root_sha256
 from coordinator.enrolment.authority import Authority
 from coordinator.home import Home
 from coordinator.log import verify_rows
@@ -38,7 +41,7 @@ from coordinator.rounds.transitions import unfinished, void
 from coordinator.storage.database import Database
 from coordinator.storage.migration import inspect_schema, migrate, require_current
 from coordinator.storage.objects import DirectoryObjects
-from coordinator.storage.rows import Device, PrekeyRow
+from coordinator.storage.rows import Device, PrekeyRow, Setting
 from nightshift.host.clock import now_unix_s
 from nightshift.host.files import write_atomic
 from nightshift.protocol.errors import HashMismatchError, NotFoundError, UsageError
@@ -85,12 +88,14 @@ def restore(backup: Path, home: Home, *, nothing_happened_since: bool) -> Restor
     if copied_configuration:
         write_atomic(home.configuration_file, (backup / CONFIGURATION).read_bytes(), mode=0o600)
     try:
-        _copy_back(backup, home, manifest)
+        if not _is_copied(home, manifest):
+            _copy_back(backup, home, manifest)
     except BaseException:
         if copied_configuration:
             home.configuration_file.unlink()
         raise
-    with opened(home.directory) as deployment, deployment.database.transaction() as session:
+    with opened(home.directory, half_restored=True) as deployment, deployment.database.transaction() as session:
+        session.delete(session.get_one(Setting, RESTORING))
         done = Restored(manifest)
         if not nothing_happened_since:
             done = _forget_what_may_have_changed(session, deployment, done)
@@ -126,8 +131,27 @@ def _copy_back(backup: Path, home: Home, manifest: Manifest) -> None:
                 # Last, and in one transaction: until it is committed there is no coordinator here.
                 with database.writer.begin() as target:
                     copy_rows(source, target)
+                    target.execute(insert(Setting).values(key=RESTORING, value=_name(manifest)))
     finally:
         database.close()
+
+
+def _is_copied(home: Home, manifest: Manifest) -> bool:
+    """Whether an earlier restore of this backup was cut off when its rows were there."""
+    database = open_database(home, read_configuration(home).storage)
+    try:
+        if not inspect_schema(database).current:
+            return False
+        with database.reading() as session:
+            found = session.get(Setting, RESTORING)
+            return found is not None and found.value == _name(manifest)
+    finally:
+        database.close()
+
+
+def _name(manifest: Manifest) -> str:
+    """What one backup has and another has not."""
+    return f"{manifest.made_unix_s}-{manifest.rows}-{manifest.objects}-{manifest.log_root}"
 
 
 def _require_empty(database: Database) -> None:

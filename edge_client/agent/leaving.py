@@ -19,6 +19,9 @@ from nightshift.host.failpoints import failpoint
 from nightshift.host.files import exclusive_lock, sync_directory
 from nightshift.protocol.errors import NotJoinedError
 
+LEFT = "left_unix_s"
+"""When this device left a coordinator last: what that one did before is no fault of the next."""
+
 _OF_THE_COORDINATOR = (
     "log_size",
     "log_root",
@@ -81,7 +84,7 @@ def _forget(home: Home) -> None:
                 "UPDATE contributions SET state = ? WHERE state = ?", (State.LATE.value, State.SENDING.value)
             )
             connection.executemany("DELETE FROM meta WHERE name = ?", [(name,) for name in _OF_THE_COORDINATOR])
-            store.database.put(epoch=epoch)
+            store.database.put(**{"epoch": epoch, LEFT: now_unix_s()})
     for upload in home.uploads.iterdir():
         upload.unlink()
     shutil.rmtree(home.release_metadata, ignore_errors=True)

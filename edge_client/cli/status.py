@@ -63,7 +63,10 @@ def status(call: Call) -> None:
         *(str(reading) for reading in readings),
         *_history(facts),
         *(["DEBUG: what is encrypted is also kept in the clear"] if configuration.debug.keep_encoded_vector else []),
-        *(f"SECURITY {event['time']}: {event['sentence']}" for event in facts["security_events"]),
+        *(
+            f"SECURITY {event['time']}{', before this device left' * event['before_leaving']}: {event['sentence']}"
+            for event in facts["security_events"]
+        ),
     ]
     call.emit(value, "\n".join(lines))
 
@@ -92,6 +95,7 @@ def _history(facts: dict[str, Any]) -> list[str]:
 
 def _facts(store: Store, *, running: bool) -> dict[str, Any]:
     from edge_client.agent import pace
+    from edge_client.agent.leaving import LEFT
     from edge_client.ledger import readable_time
     from nightshift.host.clock import now_unix_s
 
@@ -100,6 +104,7 @@ def _facts(store: Store, *, running: bool) -> dict[str, Any]:
     next_check_in = store.database.number(pace.NEXT_CHECK_IN)
     cut_off = pace.cut_off_until(store.database, now_unix_s())
     lost_at = store.database.lost_at_unix_s
+    left_unix_s = store.database.number(LEFT) or 0
     found = {task: store.adapters.in_use(task) for task in store.adapters.tasks()}
     in_use = {task: pair for task, pair in found.items() if pair is not None}
     return {
@@ -130,7 +135,12 @@ def _facts(store: Store, *, running: bool) -> dict[str, Any]:
         "log_size": store.database.number("log_size") or 0,
         "store_lost_at": None if lost_at is None else readable_time(lost_at),
         "security_events": [
-            {"time": readable_time(e.time_unix_s), "kind": e.kind, "sentence": e.sentence}
+            {
+                "time": readable_time(e.time_unix_s),
+                "kind": e.kind,
+                "sentence": e.sentence,
+                "before_leaving": e.time_unix_s <= left_unix_s,
+            }
             for e in store.records.security_events()
         ],
     }
@@ -166,8 +176,9 @@ def _void(contribution: StoredContribution) -> dict[str, Any]:
 def _health(facts: dict[str, Any], blocking: list[str]) -> str:
     from nightshift.host.wording import number_of
 
-    if facts["security_events"]:
-        done = number_of(len(facts["security_events"]), "thing")
+    present = [event for event in facts["security_events"] if not event["before_leaving"]]
+    if present:
+        done = number_of(len(present), "thing")
         return f"ATTENTION: the coordinator did {done} that it may not do; see below"
     if facts["running"]:
         return "healthy; at work now"

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import func, select
 
 from coordinator import log_audit, orphans
+from coordinator.backups import restoring
 from coordinator.backups.key_archive import open_keys, seal_keys
 from coordinator.backups.manifest import MANIFEST, Manifest
 from coordinator.backups.restoring import REASON, restore
@@ -29,7 +30,7 @@ from coordinator.storage.rows import (
     ReleaseRow,
 )
 from nightshift.protocol.errors import HashMismatchError, NotFoundError, UsageError, VerificationError
-from tests.support.coordinators import TASK, open_home
+from tests.support.coordinators import TASK, make_token, open_home
 from tests.support.fleets import Snapshots
 from tests.support.nights import night
 from tests.support.stores import PAIRS, StorageOf
@@ -154,6 +155,34 @@ def test_a_backup_taken_while_contributions_are_counted_is_whole(tmp_path: Path,
                 for key in orphans.referenced(session):
                     deployment.objects.get(key)
             assert manifest.log_size > 0
+
+
+def test_a_restore_that_is_cut_off_serves_nothing_and_is_finished_by_the_same_one(
+    tmp_path: Path, snapshots: Snapshots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the rows and what must be forgotten: served then, it would freeze a set a second time."""
+    with night(tmp_path / "old", snapshots.package(), no_clock, devices=3) as made:
+        for number in (1, 2):
+            take(made.deployment, tmp_path / f"backup{number}")
+            make_token(made.deployment)
+        home = home_with_keys(made.deployment, tmp_path / "new", Storage())
+
+    def cut_off(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(restoring, "_forget_what_may_have_changed", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            restore(tmp_path / "backup1", home, nothing_happened_since=False)
+    with pytest.raises(UsageError, match="the same `coordinator restore` again"), open_home(home):
+        """Nothing is served from it."""
+    with pytest.raises(UsageError, match="already holds a coordinator"):
+        restore(tmp_path / "backup2", home, nothing_happened_since=False)
+    assert restore(tmp_path / "backup1", home, nothing_happened_since=False).ended == 1
+    with open_home(home) as deployment, deployment.database.reading() as session:
+        assert session.scalars(select(Cohort.state)).all() == [CohortState.VOID]
+    with pytest.raises(UsageError, match="already holds a coordinator"):
+        restore(tmp_path / "backup1", home, nothing_happened_since=False)
 
 
 class TestRefusals:

@@ -73,6 +73,9 @@ def test_devices_that_saw_more_refuse_it_join_again_and_learn_on(
         for device in fleet.devices:
             begin_anew(device, token)
             device.run()
+            shown = device.command("status").stdout
+            assert not shown.startswith("ATTENTION"), "that was the life before"
+            assert "before this device left: the log shrank" in shown, "and is remembered"
         opened = coordinator.command("round", "open", TASK, "--json").json
         for device in fleet.devices:
             assert device.run().json["sent"] == [f"{TASK}/{opened['round']}"]
