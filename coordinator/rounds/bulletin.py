@@ -28,7 +28,7 @@ import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
-from sqlalchemy import Text, cast, func, literal_column, or_, select
+from sqlalchemy import Text, cast, func, literal_column, select
 from sqlalchemy.orm import Session
 
 from coordinator.deployment import Deployment
@@ -39,13 +39,11 @@ from coordinator.releases import decisions, publication, repository
 from coordinator.releases.shown import Shown, shown, shown_with_plan
 from coordinator.rounds.offers import Due, due_in_order, plan_offer
 from coordinator.rounds.pace import Wait
-from coordinator.rounds.states import FINAL
 from coordinator.rounds.tasks import list_tasks
-from coordinator.rounds.transitions import unfinished
+from coordinator.rounds.transitions import GOES_ON, unfinished
 from coordinator.storage.plain import plain_rows
 from coordinator.storage.rows import (
     Cohort,
-    CohortState,
     LogEntryRow,
     ReleaseMetadataRow,
     Round,
@@ -63,13 +61,10 @@ Mark = tuple[object, ...]
 
 _TASK = Task.name + " " + cast(Task.state, Text) + " " + cast(func.coalesce(Task.served_unix_s, 0), Text)
 
-# Said by equality, which the index on the states serves however many cohorts have ended.
-_GOES_ON = or_(*(Cohort.state == state for state in CohortState if state not in FINAL))
-
 # Built once: at each check-in, making a statement took as long as running it.
 _MARK = select(
     select(func.max(LogEntryRow.position)).scalar_subquery(),
-    select(func.count()).select_from(Cohort).where(_GOES_ON).scalar_subquery(),
+    select(func.count()).select_from(Cohort).where(GOES_ON).scalar_subquery(),
     select(func.count()).select_from(Round).where(Round.state == RoundState.RUNNING).scalar_subquery(),
     select(func.aggregate_strings(_TASK, literal_column("','"))).scalar_subquery(),  # type: ignore[arg-type]  # it takes columns, too
     select(func.max(ReleaseMetadataRow.version)).where(ReleaseMetadataRow.role == Role.TIMESTAMP).scalar_subquery(),
