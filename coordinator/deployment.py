@@ -130,10 +130,8 @@ def opened(directory: Path, *, half_restored: bool = False) -> Iterator[Deployme
         require_current(inspect_schema(database))
         with database.reading() as session:
             require_own(session, authority)
-            if not half_restored and session.get(Setting, RESTORING) is not None:
-                raise UsageError(
-                    "the restore of a backup was cut off before it was done; run the same `coordinator restore` again"
-                )
+            if not half_restored:
+                require_restored(session)
             origin = _setting(session, LOG_ORIGIN)
         yield Deployment(
             home=home,
@@ -189,6 +187,18 @@ def require_own(session: Session, authority: Authority) -> None:
         raise UsageError(
             f"the database is that of another coordinator than the keys in {authority.directory}; nothing was changed. "
             "Correct storage.database, or bring back the keys that belong to it"
+        )
+
+
+def require_restored(session: Session) -> None:
+    """Refuse rows that still hold what a restore must forget.
+
+    Raises:
+        UsageError: a restore was cut off.
+    """
+    if session.get(Setting, RESTORING) is not None:
+        raise UsageError(
+            "the restore of a backup was cut off before it was done; run the same `coordinator restore` again"
         )
 
 

@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from coordinator.admin import admins
 from coordinator.configuration import Configuration
-from coordinator.deployment import open_database, open_objects, require_own
+from coordinator.deployment import open_database, open_objects, require_own, require_restored
 from coordinator.doctor.release_metadata import check_release_metadata
 from coordinator.enrolment.authority import Authority
 from coordinator.home import Home, is_serving
@@ -48,6 +48,7 @@ def check_database(home: Home, configuration: Configuration, authority: Authorit
         require_current(schema)
         with database.reading() as session:
             require_own(session, authority)
+            require_restored(session)
         yield Finding.ok("database", f"schema version {schema.version}")
         yield _progress(home, database)
         yield _operators(configuration, database)

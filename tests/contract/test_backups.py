@@ -16,6 +16,7 @@ from coordinator.backups.restoring import REASON, restore
 from coordinator.backups.taking import take
 from coordinator.configuration import Listen, Storage, configuration_text
 from coordinator.deployment import Deployment
+from coordinator.doctor.checkup import check_up
 from coordinator.home import Home
 from coordinator.releases.decisions import newest_decision, served_release
 from coordinator.storage.rows import (
@@ -176,6 +177,8 @@ def test_a_restore_that_is_cut_off_serves_nothing_and_is_finished_by_the_same_on
             restore(tmp_path / "backup1", home, nothing_happened_since=False)
     with pytest.raises(UsageError, match="the same `coordinator restore` again"), open_home(home):
         """Nothing is served from it."""
+    findings = [str(finding) for finding in check_up(home)]
+    assert any("problem database" in text and "the same `coordinator restore` again" in text for text in findings)
     with pytest.raises(UsageError, match="already holds a coordinator"):
         restore(tmp_path / "backup2", home, nothing_happened_since=False)
     assert restore(tmp_path / "backup1", home, nothing_happened_since=False).ended == 1
