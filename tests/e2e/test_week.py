@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from coordinator.storage.rows import CohortState
 from nightshift.host import clock
 from nightshift.v1 import log_pb2
 from scripts.night.fleet import Device, Finished
@@ -32,6 +33,7 @@ from tests.support.fleets import (
     kill_while_training,
     query,
     task_toml,
+    wait_until,
 )
 
 pytestmark = pytest.mark.slow
@@ -142,11 +144,16 @@ class Week:
             assert report["sent"] == [f"{TASK}/{self.rounds}"], f"device {number}: {report['summary']}"
 
     def answer(self, numbers: Sequence[int]) -> None:
-        """All of these make a pass after the set was frozen; together they open the sum."""
+        """All of these make a pass once the set is frozen; together they open the sum."""
+        self.until(CohortState.FROZEN)
         reports = self.wake(numbers)
         assert all(report["answered"] or report["adopted"] for report in reports.values()), [
             report["summary"] for report in reports.values()
         ]
+
+    def until(self, state: CohortState) -> None:
+        """Wait for the open round's cohort: the coordinator looks at the clock, which was just moved, now and then."""
+        wait_until(lambda: bool(self.fleet.cohort(self.rounds)["state"] == state))
 
     def ended(self, contributors: Sequence[int]) -> None:
         """The round has ended with the sum of exactly these devices, and a release was made of it."""
@@ -259,6 +266,7 @@ def test_a_week(week: Week) -> None:
     calendar.set(6, 1, 30)
     week.contribute([1, 2])
     calendar.set(6, 5, 30)
+    week.until(CohortState.VOID)
     week.wake([3, 4, 6, 7, 8])
     (cohort,) = fleet.round(6)["cohorts"]
     assert cohort["state"] == "void"
