@@ -18,6 +18,9 @@ from nightshift.protocol.plan import PlanDocument
 from nightshift.protocol.secagg.encoding import OpenedSum
 from nightshift.protocol.secagg.errors import SumOutOfRangeError
 
+_CHUNK = 1 << 16
+"""Values squared at a time: a copy of all of them with twice the precision would be the opening's largest array."""
+
 
 def require_within_bound(document: PlanDocument, opened: OpenedSum) -> None:
     """Refuse a sum that is longer than honest contributors can make it; a plan without a bound allows any.
@@ -31,8 +34,12 @@ def require_within_bound(document: PlanDocument, opened: OpenedSum) -> None:
     """
     if document.clip_norm == 0:
         return
-    delta = opened.weighted_delta.astype(np.float64)
-    length = math.sqrt(float(np.dot(delta, delta)))
+    delta = opened.weighted_delta
+    squares = 0.0
+    for start in range(0, delta.size, _CHUNK):
+        part = delta[start : start + _CHUNK].astype(np.float64)
+        squares += float(np.dot(part, part))
+    length = math.sqrt(squares)
     # Stochastic rounding moves each value of each contributor by less than a step.
     rounding = opened.contributors * document.vector.encoding.step * math.sqrt(delta.size)
     bound = document.clip_norm * opened.weight + rounding

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,29 +47,33 @@ def try_open(deployment: Deployment, cohort_id: bytes, now_unix_s: int) -> bool:
             ).all()
         if cohort.state is not CohortState.FROZEN or len(rows) < max(cohort.threshold, cohort.answers_tried + 1):
             return False
-        assert cohort.running_sum_key is not None, "a frozen cohort has a sum"
         answers = [Answer(row.member_index, row.vector, row.signature) for row in rows]
-        document = document_of(cohort)
-        try:
-            with deployment.sums:
-                vector = deployment.compute.open_cohort(
-                    document.parameters, cohort.plan_hash, deployment.objects.get(cohort.running_sum_key), answers
-                )
-                opened = document.vector.decode_sum(vector.values, cohort.counted)
-            require_within_bound(document, opened)
-        except SumOutOfRangeError as error:
-            _refuse(deployment, cohort_id, str(error), now_unix_s)
-            return True
-        except SumAbsentError as error:
-            log.warning("sum absent", cohort=short(cohort_id), answers=len(answers), reason=str(error))
-            with deployment.database.transaction() as session:
-                session.get_one(Cohort, cohort_id).answers_tried = len(answers)
-            return False
-        _keep_sum(deployment, cohort_id, vector.values)
-        failpoint("coordinator.open.before-commit")
-        _finish(deployment, cohort_id, vector, opened, now_unix_s)
-        failpoint("coordinator.sum.durable")
+        with deployment.sums:
+            return _open(deployment, cohort, answers, now_unix_s)
+
+
+def _open(deployment: Deployment, cohort: Cohort, answers: Sequence[Answer], now_unix_s: int) -> bool:
+    assert cohort.running_sum_key is not None, "a frozen cohort has a sum"
+    document = document_of(cohort)
+    try:
+        vector = deployment.compute.open_cohort(
+            document.parameters, cohort.plan_hash, deployment.objects.get(cohort.running_sum_key), answers
+        )
+        opened = document.vector.decode_sum(vector.values, cohort.counted)
+        require_within_bound(document, opened)
+    except SumOutOfRangeError as error:
+        _refuse(deployment, cohort.cohort_id, str(error), now_unix_s)
         return True
+    except SumAbsentError as error:
+        log.warning("sum absent", cohort=short(cohort.cohort_id), answers=len(answers), reason=str(error))
+        with deployment.database.transaction() as session:
+            session.get_one(Cohort, cohort.cohort_id).answers_tried = len(answers)
+        return False
+    _keep_sum(deployment, cohort.cohort_id, vector.values)
+    failpoint("coordinator.open.before-commit")
+    _finish(deployment, cohort.cohort_id, vector, opened, now_unix_s)
+    failpoint("coordinator.sum.durable")
+    return True
 
 
 def opened_sum(objects: Objects, cohort: Cohort) -> OpenedSum:

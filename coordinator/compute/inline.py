@@ -32,6 +32,6 @@ class Inline:
         self, parameters: CohortParameters, plan_hash: bytes, running: bytes, answers: Sequence[Answer]
     ) -> OpenedVector:
         """See `Backend.open_cohort`."""
-        return open_sum(
-            parameters=parameters, plan_hash=plan_hash, running=RunningSum.from_bytes(running), answers=answers
-        )
+        total = RunningSum.from_bytes(running)
+        del running
+        return open_sum(parameters=parameters, plan_hash=plan_hash, running=total, answers=answers)

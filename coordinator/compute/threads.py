@@ -42,6 +42,7 @@ class Threads(Inline):
     ) -> OpenedVector:
         """See `Backend.open_cohort`."""
         total = RunningSum.from_bytes(running)
+        del running
         with ThreadPoolExecutor(self.workers, thread_name_prefix="opening") as pool:
 
             def each(function: Callable[[int], bool], items: Iterable[int], /) -> Iterator[bool]:

@@ -38,7 +38,7 @@ MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 MAX_JOIN_MESSAGE_BYTES = 16 * 1024
 WINDOW_BYTES = 256 * 1024
 """Of a stream to the server: at a round trip of 100 ms 2 MB/s, more than a home's line sends."""
-IDLE_CONNECTION_S = 30
+IDLE_CONNECTION_S = 10
 """A connection keeps 50 kB of the server, 0.2 MB after an upload; a new one costs it 2 ms of processor time."""
 ERROR_DOMAIN = "nightshift"
 DEFAULT_DEADLINE_S = 30.0
