@@ -19,7 +19,7 @@ def negotiate(lowest: int, highest: int) -> int:
     if lowest <= version and version >= OLDEST:
         return version
     if highest < OLDEST:
-        advice = "bring the client up to date: pip install --upgrade nightshift"
+        advice = "bring the client up to date: run its scripts/install.sh again"
     else:
         advice = "the client is newer than this coordinator; ask its operator to bring it up to date"
     raise IncompatibleError(

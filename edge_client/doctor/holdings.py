@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edge_client.adapters_in_use import load_adapter
+from edge_client.agent.leaving import LEFT
 from edge_client.configuration import Configuration, cache_directory
 from edge_client.home import Home
 from edge_client.identity import Membership
@@ -64,9 +65,27 @@ def check_holdings(home: Home, configuration: Configuration, store: Store, *, ha
             f"an earlier one was lost at {rfc3339(lost)}",
             "nothing to do; *.corrupt-* beside it may be deleted when it is no longer wanted",
         )
+    yield from _evidence(store)
     yield from _models(cache_directory(home, configuration.cache), hashes=hashes)
     yield from _adapters(home, store)
     yield from _data(store)
+
+
+def _evidence(store: Store) -> Iterator[Finding]:
+    """What the coordinator did that it may not do, since this device last joined one."""
+    left_unix_s = store.database.number(LEFT) or 0
+    events = [event for event in store.records.security_events() if event.time_unix_s > left_unix_s]
+    if not events:
+        yield Finding.ok("evidence", "the coordinator did nothing that it may not do")
+        return
+    last = events[-1]
+    yield Finding.problem(
+        "evidence",
+        f"the coordinator did {number_of(len(events), 'thing')} that it may not do; "
+        f"the last at {rfc3339(last.time_unix_s)}: {last.sentence}",
+        "show its operator what edge-client status says; to stop taking part: edge-client leave",
+        ExitCode.VERIFICATION_FAILED,
+    )
 
 
 def _models(cache: Path, *, hashes: bool) -> Iterator[Finding]:

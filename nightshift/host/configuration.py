@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from nightshift.protocol.errors import UsageError
 
@@ -85,11 +86,18 @@ def load(
         for section in sections:
             target = target.setdefault(section, {})
         target[leaf] = value
-    return Loaded(validated(model, nested, str(file or "configuration")), {k: o for k, (_, o) in merged.items()})
+    origins = {key: origin for key, (_, origin) in merged.items()}
+    return Loaded(validated(model, nested, str(file or "configuration"), origins), origins)
 
 
-def validated(model: type[M], data: Mapping[str, Any], source: str) -> M:
+def validated(model: type[M], data: Mapping[str, Any], source: str, origins: Mapping[str, str] | None = None) -> M:
     """Validate data against a model, with one readable sentence per problem.
+
+    Args:
+        model: what is valid.
+        data: as read.
+        source: where it was read, for the message.
+        origins: dotted key -> where its value came from, if not from the source.
 
     Raises:
         UsageError: names the source, each key and what was expected.
@@ -99,15 +107,27 @@ def validated(model: type[M], data: Mapping[str, Any], source: str) -> M:
     except ValidationError as error:
         known = _dotted_keys(model)
         problems = []
-        for problem in error.errors(include_url=False, include_context=False):
+        for problem in error.errors(include_url=False):
             key = ".".join(str(part) for part in problem["loc"])
+            origin = (origins or {}).get(key, source)
+            named = key if origin == source else f"{key} ({origin})"
             hint = ""
             if problem["type"] == "extra_forbidden":
                 *table, leaf = problem["loc"]
                 within = "".join(f"{part}." for part in table)
                 hint = _suggestion(str(leaf), _fields_at(model, table), within) or _suggestion(key, known)
-            problems.append(f"{key}: {problem['msg']}{hint}")
+            sentence = _sentence(problem) + hint
+            problems.append(f"{named}: {sentence}" if named else sentence)
         raise UsageError(f"{source}: " + "; ".join(problems)) from error
+
+
+def _sentence(problem: ErrorDetails) -> str:
+    """What is wrong, without the words of the library that found it."""
+    if problem["type"] == "value_error":  # raised by a validator of ours
+        return str(problem["ctx"]["error"])
+    if problem["type"] == "missing":
+        return "is missing"
+    return problem["msg"].replace("Input should", "must", 1)
 
 
 def read_toml(file: Path) -> dict[str, Any]:

@@ -128,7 +128,7 @@ def test_a_model_and_a_task_are_added(operate: Operate, home: Home, package: Pat
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ('name = "a"', "model: Field required"),
+        ('name = "a"', "model: is missing"),
         ('name = "a"\nmodel = "none"', "no single model is called 'none'"),
         ('name = "a"\nmodel = "none"\n[cohort]\nn_minn = 3', "did you mean 'cohort.n_min'"),
         ('name = "a"\nmodel = ', "could not be read as TOML"),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from edge_client.agent.leaving import LEFT
 from edge_client.conditions.checklist import Machine
 from edge_client.conditions.system_bus import SystemBus
 from edge_client.configuration import ConditionSettings
@@ -18,6 +19,9 @@ from edge_client.home import Home
 from edge_client.machine_files import MachineFiles
 from edge_client.service.plan import Scope, plan_service
 from edge_client.service.systemd import Installed, service_unit
+from edge_client.store import open_store
+from edge_client.store.records import SecurityEvent
+from nightshift.host.clock import now_unix_s
 from nightshift.host.findings import Finding, Grade, exit_code
 from nightshift.protocol.errors import ExitCode
 from tests.support.authority import DAY_S
@@ -65,6 +69,22 @@ def test_a_misspelt_setting_is_found_before_anything_else(device: Device) -> Non
 def test_an_expired_certificate(device: Device) -> None:
     device.join_nobody(from_s=-2 * DAY_S, until_s=-DAY_S)
     assert graded(device.json("doctor", "--no-network", code=12))["certificate"] == "problem"
+
+
+def test_what_the_coordinator_may_not_do_is_told_until_the_device_leaves_it(device: Device) -> None:
+    device.join_nobody()
+    assert graded(device.json("doctor", "--no-network"))["evidence"] == "ok"
+    with open_store(Home.locate(device.home)) as store:
+        store.records.add_security_event(SecurityEvent(now_unix_s(), "fork", "two heads of one size; \x1b[2Jkeep both"))
+    shown = device.json("doctor", "--no-network", code=14)
+    (problem,) = [each for each in shown["findings"] if each["grade"] == "problem"]
+    assert problem["name"] == "evidence"
+    assert "1 thing that it may not do" in problem["value"]
+    assert "two heads of one size" in problem["value"]
+    assert "\x1b" not in device("doctor", "--no-network", code=14).stdout
+    with open_store(Home.locate(device.home)) as store:
+        store.database.put(**{LEFT: now_unix_s()})
+    assert graded(device.json("doctor", "--no-network"))["evidence"] == "ok"
 
 
 def test_data_that_is_gone_or_cannot_be_read(device: Device, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from nightshift.host.configuration import Loaded, load, read_toml, validated
 from nightshift.protocol.errors import UsageError
@@ -129,7 +129,7 @@ def test_reserved_variables_mean_something_else() -> None:
 @pytest.mark.parametrize(
     ("content", "match"),
     [
-        ("[policy]\nminimum_cohort = 2\n", "policy.minimum_cohort: .*greater than or equal to 3"),
+        ("[policy]\nminimum_cohort = 2\n", "policy.minimum_cohort: must be greater than or equal to 3$"),
         ("[policy]\nminimum_cohort = 'many'\n", "policy.minimum_cohort: .*integer"),
         ("[policy]\nminimum_cohort = 5.5\n", "policy.minimum_cohort: .*integer"),
         ("[policy]\nminimum_cohort = [5]\n", "policy.minimum_cohort: .*integer"),
@@ -141,6 +141,51 @@ def test_a_value_out_of_range_is_named(file: Path, content: str, match: str) -> 
     with pytest.raises(UsageError, match=match) as caught:
         read(file)
     assert str(caught.value).startswith(str(file))
+
+
+def test_a_value_that_did_not_come_from_the_file_is_blamed_on_where_it_came_from(file: Path) -> None:
+    file.write_text("[cache]\nquota_mb = -1\n")
+    with pytest.raises(UsageError) as caught:
+        read(file, {"TEST_POLICY_MINIMUM_COHORT": "2"})
+    problems = str(caught.value).removeprefix(f"{file}: ").split("; ")
+    assert sorted(problems) == [
+        "cache.quota_mb: must be greater than or equal to 0",
+        "policy.minimum_cohort (environment TEST_POLICY_MINIMUM_COHORT): must be greater than or equal to 3",
+    ]
+
+
+class Range(_Section):
+    """What needs words of its own."""
+
+    lowest: int
+    highest: int = 10
+
+    @field_validator("highest")
+    @classmethod
+    def _even(cls, value: int) -> int:
+        if value % 2:
+            raise ValueError(f"{value} is odd; give an even number")
+        return value
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Range:
+        if self.lowest > self.highest:
+            raise ValueError("lowest is above highest")
+        return self
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        ({"lowest": 1, "highest": 3}, "a range: highest: 3 is odd; give an even number"),
+        ({"lowest": 12}, "a range: lowest is above highest"),
+        ({}, "a range: lowest: is missing"),
+    ],
+)
+def test_a_sentence_of_ours_stands_as_it_was_written(data: dict[str, int], sentence: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        validated(Range, data, "a range")
+    assert str(caught.value) == sentence
 
 
 @pytest.mark.parametrize(
