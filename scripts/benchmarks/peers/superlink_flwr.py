@@ -32,6 +32,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -151,17 +152,25 @@ class FlowerNode:
             self._client.__exit__(None, None, None)
             self._client = None
 
+    def call(self, name: str, request: Any) -> Any:
+        """Flower's client does a call; once more where the server let the kept connection go at that moment."""
+        try:
+            return getattr(self.client, name)(request)
+        except httpx.RemoteProtocolError:
+            self.close()
+            return getattr(self.client, name)(request)
+
     def join(self) -> None:
         """Register and activate."""
         public = public_key_to_bytes(self._keys[1])
-        self.client.RegisterNode(RegisterNodeFleetRequest(public_key=public))
+        self.call("RegisterNode", RegisterNodeFleetRequest(public_key=public))
         interval = HEARTBEAT_MAX_INTERVAL
-        reply = self.client.ActivateNode(ActivateNodeRequest(public_key=public, heartbeat_interval=interval))
+        reply = self.call("ActivateNode", ActivateNodeRequest(public_key=public, heartbeat_interval=interval))
         self.node = Node(node_id=reply.node_id)
 
     def ask(self) -> None:
         """Ask for messages where there are none."""
-        if self.client.PullMessages(PullMessagesRequest(node=self.node)).messages_list:
+        if self.call("PullMessages", PullMessagesRequest(node=self.node)).messages_list:
             raise RuntimeError("there was a message before any was sent")
 
     def pull(self, run_id: int) -> None:
@@ -169,20 +178,20 @@ class FlowerNode:
         from flwr.common.serde import message_from_proto
 
         self.close()
-        reply = self.client.PullMessages(PullMessagesRequest(node=self.node))
+        reply = self.call("PullMessages", PullMessagesRequest(node=self.node))
         (message,) = reply.messages_list
         pending = [reply.message_object_trees[0]]
         while pending:
             part = pending.pop()
             pending += part.children
             request = PullObjectRequest(node=self.node, run_id=run_id, object_id=part.object_id)
-            if not self.client.PullObject(request).object_available:
+            if not self.call("PullObject", request).object_available:
                 raise RuntimeError("an object of the message is not there")
         self.message = message_from_proto(message)
         request = ConfirmMessageReceivedRequest(
             node=self.node, run_id=run_id, message_object_id=self.message.metadata.message_id
         )
-        self.client.ConfirmMessageReceived(request)
+        self.call("ConfirmMessageReceived", request)
 
     def prepare(self, number: int, values: int) -> tuple[Any, Any, dict[str, bytes]]:
         """A reply with a random vector: message, tree, objects by id."""
@@ -199,13 +208,14 @@ class FlowerNode:
     def push(self, run_id: int, prepared: tuple[Any, Any, dict[str, bytes]]) -> None:
         """Send the reply and the objects that are wanted."""
         message, object_tree, objects = prepared
-        reply = self.client.PushMessages(
+        reply = self.call(
+            "PushMessages",
             PushMessagesRequest(
                 node=self.node,
                 messages_list=[message],
                 message_object_trees=[object_tree],
                 clientapp_runtime_list=[1.0],
-            )
+            ),
         )
         for name in reply.objects_to_push:
             request = PushObjectRequest(
@@ -215,7 +225,7 @@ class FlowerNode:
                 object_id=name,
                 object_content=objects[name],
             )
-            if not self.client.PushObject(request).stored:
+            if not self.call("PushObject", request).stored:
                 raise RuntimeError("the SuperLink did not store an object")
 
 
