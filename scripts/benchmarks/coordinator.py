@@ -14,6 +14,9 @@ all devices (`scripts.load.fleet`): real gRPC over mutual TLS, real signatures, 
 * flood: what a few devices feel that check in as usual, one after the other with a connection each: first alone
   (quiet), then while two others call as fast as they can from a third process. Only here the limits are the usual ones.
 
+With --database the coordinator is on PostgreSQL, whose processes are not counted: memory and `cpu` are the
+service's own.
+
 Memory is the highest resident memory of the coordinator at any time; `cpu` figures are its processor
 time alone and hold on a busy machine too, rates are of both processes together.
 
@@ -59,7 +62,7 @@ def wait_for_release(coordinator: Coordinator, *, answers: int) -> None:
     raise RuntimeError(f"{answers} answers were taken, but the round brought no release")
 
 
-def run_ours(devices: int, values: int, *, at_once: int, idle_s: float) -> dict[str, float]:
+def run_ours(devices: int, values: int, *, at_once: int, idle_s: float, database: str) -> dict[str, float]:
     """One coordinator, this process as its devices."""
     from nightshift.host.tls import prepare_grpc
 
@@ -73,7 +76,10 @@ def run_ours(devices: int, values: int, *, at_once: int, idle_s: float) -> dict[
         raise SystemExit(f"--devices {devices}: above {MOST_IN_A_COHORT} it must be a multiple of it")
     with (
         tempfile.TemporaryDirectory(prefix="nightshift-load-") as directory,
-        serving(Path(directory), rank=rank_for(values), devices=devices, cohort=cohort) as (coordinator, token),
+        serving(Path(directory), rank=rank_for(values), devices=devices, cohort=cohort, database=database) as (
+            coordinator,
+            token,
+        ),
         contextlib.closing(LoadFleet(devices, at_once)) as fleet,
     ):
         assert coordinator.process is not None, "it serves"
@@ -135,7 +141,8 @@ def measure(arguments: argparse.Namespace, devices: int, python: str | None) -> 
     shape = ["--devices", str(devices), "--values", str(arguments.values), "--at-once", str(arguments.at_once)]
     shape += ["--idle-s", str(arguments.idle_s)]
     print(f"{devices} devices: coordinator", file=sys.stderr)
-    result: dict[str, object] = dict(child(sys.executable, Path(__file__), ["--child", *shape]))
+    database = ["--database", arguments.database] if arguments.database else []
+    result: dict[str, object] = dict(child(sys.executable, Path(__file__), ["--child", *shape, *database]))
     if python:
         print(f"{devices} devices: {FLOWER}", file=sys.stderr)
         try:
@@ -169,15 +176,25 @@ def main() -> None:
     parser.add_argument("--values", type=int, default=1_000_000, help="about so many in a vector; 2600000 make 10 MB")
     parser.add_argument("--at-once", type=int, default=AT_ONCE, help="calls under way at a time")
     parser.add_argument("--idle-s", type=float, default=IDLE_S, help="seconds of check-ins, each way")
+    parser.add_argument("--database", metavar="URL", default="", help="an empty one of PostgreSQL; with one --devices")
     parser.add_argument("--peer", choices=["flwr"])
     parser.add_argument(
         "--peer-environment", type=Path, default=Path.home() / ".cache" / "nightshift" / "bench" / FLOWER
     )
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.database and len(arguments.devices) > 1:
+        parser.error("--database: each number of devices wants an empty one; give one number after --devices")
     if arguments.child:
         (devices,) = arguments.devices
-        print(json.dumps(run_ours(devices, arguments.values, at_once=arguments.at_once, idle_s=arguments.idle_s)))
+        figures = run_ours(
+            devices,
+            arguments.values,
+            at_once=arguments.at_once,
+            idle_s=arguments.idle_s,
+            database=arguments.database,
+        )
+        print(json.dumps(figures))
         return
     python = None
     if arguments.peer:

@@ -70,11 +70,23 @@ answer_window_s = 7200
 
 
 @contextmanager
-def serving(directory: Path, *, rank: int, devices: int, cohort: int) -> Iterator[tuple[Coordinator, JoinToken]]:
-    """A coordinator process with a task, and a token for all devices and a flood, for the length of a block."""
+def serving(
+    directory: Path, *, rank: int, devices: int, cohort: int, database: str = ""
+) -> Iterator[tuple[Coordinator, JoinToken]]:
+    """A coordinator process with a task, and a token for all devices and a flood, for the length of a block.
+
+    Args:
+        directory: of its files.
+        rank: of the task's adapter.
+        devices: that come.
+        cohort: how many of them make one.
+        database: URL of an empty one; SQLite in the directory if absent.
+    """
     model = directory / "model.gguf"
     write_random_model(model, SHAPE, seed=1)
-    coordinator = Coordinator.init(directory / "coordinator", UNLIMITED)
+    coordinator = Coordinator.init(
+        directory / "coordinator", UNLIMITED, *(["--database", database] if database else [])
+    )
     coordinator.serve()
     try:
         coordinator.command("model", "add", str(model), "--quantisation", "Q8_0", "--alias", ALIAS)

@@ -80,12 +80,12 @@ class Coordinator:
     ports: tuple[int, int] = (0, 0)
 
     @classmethod
-    def init(cls, directory: Path, environment: Mapping[str, str] | None = None) -> Coordinator:
-        """Make keys, certificates and an empty database."""
+    def init(cls, directory: Path, environment: Mapping[str, str] | None = None, *options: str) -> Coordinator:
+        """Make keys, certificates and an empty database, with more options of `coordinator init`."""
         coordinator = cls(directory, dict(environment or {}), ports=(free_port(), free_port()))
         port, join_port = coordinator.ports
         ports = ("--port", str(port), "--join-port", str(join_port), "--admin-port", str(free_port()))
-        coordinator.command("init", "--address", "127.0.0.1", *ports)
+        coordinator.command("init", "--address", "127.0.0.1", *ports, *options)
         return coordinator
 
     def command(self, *arguments: str, expect: int = 0, environment: Mapping[str, str] | None = None) -> Finished:
