@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from nightshift.protocol.adapters import Tensors, TrainedSlots
 
 HELD_OUT_FRACTION = 0.1
+FEWEST_EXAMPLES, FEWEST_HELD_OUT = 2, 1
 MICRO_BATCH = 8
 """Examples that pass through the graph at once: what one core keeps in its cache (16 cost up to a third more)."""
 
@@ -177,6 +178,8 @@ def _request(job: Job, limits: TrainingLimits) -> ChildRequest:
         settings=job.settings,
         sources=tuple(job.sources),
         held_out_fraction=HELD_OUT_FRACTION,
+        fewest_examples=FEWEST_EXAMPLES,
+        fewest_held_out=FEWEST_HELD_OUT,
         compare=job.compare,
         runtime=RuntimeSettings(threads=limits.threads, recompute=limits.recompute),
         memory_limit_bytes=limits.memory_ceiling_mb * 2**20,
@@ -187,11 +190,10 @@ def _request(job: Job, limits: TrainingLimits) -> ChildRequest:
 
 
 def check_complete(result: ChildResult, steps: int) -> ChildResult:
-    """Refuse what was cut short, and what rests on too little text.
+    """Refuse what was cut short.
 
     Raises:
-        TrainingStoppedError: it was cut short, with the reason.
-        DeclinedError: there is too little text.
+        TrainingStoppedError: with the reason.
     """
     from edge_client.training.errors import TrainingStoppedError
 
@@ -200,11 +202,6 @@ def check_complete(result: ChildResult, steps: int) -> ChildResult:
         raise TrainingStoppedError(
             f"training stopped after {outcome.steps_done} of {steps} steps ({outcome.stopped}); "
             "nothing was sent, the next run goes on from the last checkpoint"
-        )
-    if result.examples < 2 or result.held_out < 1:
-        raise DeclinedError(
-            f"there are {result.examples} examples to train on and {result.held_out} held out; at least 2 and 1 are "
-            "needed. Add more text with: edge-client data add"
         )
     return result
 

@@ -21,11 +21,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
-from edge_client.data.prepare import prepare
+from edge_client.data.prepare import PreparedData, prepare
 from edge_client.data.tokens import TokenExample
 from edge_client.engines.onnx_engine import OnnxEngine
 from edge_client.training import exchange
 from edge_client.training.allocator import allocator_in_use
+from edge_client.training.errors import TooLittleTextError
 from edge_client.training.evaluate import AnswerLoss, answer_loss
 from edge_client.training.exchange import ChildRequest, ChildResult
 from edge_client.training.interrupt import Interrupt
@@ -120,6 +121,7 @@ def _train(directory: Path, request: ChildRequest, interrupt: Interrupt) -> tupl
     if request.measure_only:
         outcome = TrainingOutcome(dict(parent), 0, math.nan, math.nan, 0, None)
     else:
+        _require_enough(request, data)
         slots = TrainedSlots(layout, request.side, request.trained_rank or layout.rank)
         outcome = _steps(
             directory,
@@ -143,6 +145,21 @@ def _train(directory: Path, request: ChildRequest, interrupt: Interrupt) -> tupl
                 losses[name] = answer_loss(engine, data.held_out)
     result = ChildResult(outcome, len(data.train), len(data.held_out), data.skipped, losses, allocator_in_use())
     return result, layout
+
+
+def _require_enough(request: ChildRequest, data: PreparedData) -> None:
+    """Before the first step: a night of training would come to nothing.
+
+    Raises:
+        TooLittleTextError: with what there is and what is needed.
+    """
+    examples, held_out = len(data.train), len(data.held_out)
+    if examples < request.fewest_examples or held_out < request.fewest_held_out:
+        raise TooLittleTextError(
+            f"there are {examples} examples to train on and {held_out} held out; at least {request.fewest_examples} "
+            f"and {request.fewest_held_out} are needed. Which are held out is decided by what they say, and about "
+            f"{request.held_out_fraction:.0%} are; add more text with: edge-client data add"
+        )
 
 
 def _steps(

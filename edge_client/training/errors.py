@@ -13,6 +13,7 @@
     ResourceError
     └── ChildOutOfMemoryError       it met its memory ceiling
     DeclinedError
+    ├── TooLittleTextError          fewer examples than what comes out could rest on
     └── TrainingStoppedError        it was told to end; a checkpoint waits
 """
 
@@ -51,6 +52,10 @@ class ChildTimeoutError(ChildFailedError):
 
 class ChildOutOfMemoryError(ResourceError):
     """The training process met its memory ceiling."""
+
+
+class TooLittleTextError(DeclinedError):
+    """There are fewer examples than what comes out could rest on; nothing was trained."""
 
 
 class TrainingStoppedError(DeclinedError):

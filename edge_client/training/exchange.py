@@ -53,6 +53,8 @@ class ChildRequest:
         sources: the owner's data files.
         held_out_fraction: share kept out of training and measured on.
         max_examples: rows read at most.
+        fewest_examples: with fewer to train on, nothing is trained.
+        fewest_held_out: with fewer to measure on, nothing is trained.
         trained_rank: how many rank slots to train; None for all.
         compare: name -> safetensors bytes of adapters to measure on the held-out part too.
         measure_only: train nothing; measure only what `compare` names.
@@ -70,6 +72,8 @@ class ChildRequest:
     sources: tuple[DataSource, ...]
     held_out_fraction: float = DEFAULT_FRACTION
     max_examples: int = 100_000
+    fewest_examples: int = 0
+    fewest_held_out: int = 0
     trained_rank: int | None = None
     compare: Mapping[str, bytes] = field(default_factory=dict)
     measure_only: bool = False
@@ -121,6 +125,8 @@ def write_request(directory: Path, request: ChildRequest) -> None:
         "sources": [_source_record(source) for source in request.sources],
         "held_out_fraction": request.held_out_fraction,
         "max_examples": request.max_examples,
+        "fewest_examples": request.fewest_examples,
+        "fewest_held_out": request.fewest_held_out,
         "trained_rank": request.trained_rank,
         "compare": names,
         "measure_only": request.measure_only,

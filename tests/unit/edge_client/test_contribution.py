@@ -103,17 +103,9 @@ def test_a_metric_of_a_newer_coordinator_is_not_guessed(plan: PlanDocument) -> N
         metrics.require_known(newer)
 
 
-@pytest.mark.parametrize(
-    ("trained", "reason"),
-    [
-        (result(stopped="time limit"), "stopped after 20 of 60 steps \\(time limit\\)"),
-        (result(examples=1), "1 examples to train on and 5 held out"),
-        (result(held_out=0), "50 examples to train on and 0 held out"),
-    ],
-)
-def test_what_was_cut_short_or_rests_on_too_little_is_declined(trained: ChildResult, reason: str) -> None:
-    with pytest.raises(DeclinedError, match=reason):
-        check_complete(trained, 60)
+def test_what_was_cut_short_is_declined() -> None:
+    with pytest.raises(DeclinedError, match=r"stopped after 20 of 60 steps \(time limit\)"):
+        check_complete(result(stopped="time limit"), 60)
     check_complete(result(), 20)
 
 

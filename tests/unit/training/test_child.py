@@ -23,7 +23,13 @@ from edge_client.engines.onnx_engine import OnnxEngine
 from edge_client.engines.sessions import RuntimeSettings, layout_for
 from edge_client.training import exchange
 from edge_client.training.allocator import JEMALLOC_DIRECTORIES, Allocator
-from edge_client.training.errors import ChildCrashedError, ChildOutOfMemoryError, ChildTimeoutError, NoExamplesError
+from edge_client.training.errors import (
+    ChildCrashedError,
+    ChildOutOfMemoryError,
+    ChildTimeoutError,
+    NoExamplesError,
+    TooLittleTextError,
+)
 from edge_client.training.evaluate import answer_loss
 from edge_client.training.exchange import ChildRequest
 from edge_client.training.settings import TrainingSettings
@@ -303,6 +309,24 @@ def test_errors_of_the_child_are_raised_here(request_for: Callable[..., ChildReq
         train_in_child(request_for(sources=(absent,)), tmp_path / "child")
     with pytest.raises(NoExamplesError):
         train_in_child(request_for(sources=()), tmp_path / "child")
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        (
+            {"fewest_held_out": 1, "held_out_fraction": 0.0},
+            r"120 examples to train on and 0 held out; at least 0 and 1",
+        ),
+        ({"fewest_examples": 121}, r"examples to train on and \d+ held out; at least 121 and 0 are needed.*about 10%"),
+    ],
+)
+def test_too_little_text_is_said_before_the_first_step(
+    request_for: Callable[..., ChildRequest], tmp_path: Path, fields: dict[str, float], reason: str
+) -> None:
+    with pytest.raises(TooLittleTextError, match=reason):
+        train_in_child(request_for(**LONG, **fields), tmp_path / "child")
+    assert not (tmp_path / "child" / exchange.PROGRESS).exists()
 
 
 def test_the_child_does_not_outlive_the_agent(request_for: Callable[..., ChildRequest], tmp_path: Path) -> None:

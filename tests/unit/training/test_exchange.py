@@ -34,6 +34,8 @@ REQUEST = ChildRequest(
     ),
     held_out_fraction=0.2,
     max_examples=7,
+    fewest_examples=3,
+    fewest_held_out=2,
     trained_rank=1,
     compare={"the release": b"bytes", "another": b"more"},
     measure_only=True,
