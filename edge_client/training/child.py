@@ -31,6 +31,7 @@ from edge_client.training.evaluate import AnswerLoss, answer_loss
 from edge_client.training.exchange import ChildRequest, ChildResult
 from edge_client.training.interrupt import Interrupt
 from edge_client.training.trainer import Progress, TrainingOutcome, train
+from nightshift.host.wording import number_of
 from nightshift.packages.package import ModelPackage
 from nightshift.protocol.adapters import AdapterLayout, Tensors, TrainedSlots
 from nightshift.protocol.adapters.formats import from_safetensors, layout_of, to_safetensors
@@ -156,7 +157,7 @@ def _require_enough(request: ChildRequest, data: PreparedData) -> None:
     examples, held_out = len(data.train), len(data.held_out)
     if examples < request.fewest_examples or held_out < request.fewest_held_out:
         raise TooLittleTextError(
-            f"there are {examples} examples to train on and {held_out} held out; at least {request.fewest_examples} "
+            f"this device has {number_of(examples, 'example')} to train on and {held_out} held out; at least {request.fewest_examples} "
             f"and {request.fewest_held_out} are needed. Which are held out is decided by what they say, and about "
             f"{request.held_out_fraction:.0%} are; add more text with: edge-client data add"
         )
