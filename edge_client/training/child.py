@@ -157,8 +157,8 @@ def _require_enough(request: ChildRequest, data: PreparedData) -> None:
     examples, held_out = len(data.train), len(data.held_out)
     if examples < request.fewest_examples or held_out < request.fewest_held_out:
         raise TooLittleTextError(
-            f"this device has {number_of(examples, 'example')} to train on and {held_out} held out; at least {request.fewest_examples} "
-            f"and {request.fewest_held_out} are needed. Which are held out is decided by what they say, and about "
+            f"this device has {number_of(examples, 'example')} to train on and {held_out} held out; "
+            f"at least {request.fewest_examples} and {request.fewest_held_out} are needed. Which are held out is decided by what they say, and about "
             f"{request.held_out_fraction:.0%} are; add more text with: edge-client data add"
         )
 
