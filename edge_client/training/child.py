@@ -158,8 +158,9 @@ def _require_enough(request: ChildRequest, data: PreparedData) -> None:
     if examples < request.fewest_examples or held_out < request.fewest_held_out:
         raise TooLittleTextError(
             f"this device has {number_of(examples, 'example')} to train on and {held_out} held out; "
-            f"at least {request.fewest_examples} and {request.fewest_held_out} are needed. Which are held out is decided by what they say, and about "
-            f"{request.held_out_fraction:.0%} are; add more text with: edge-client data add"
+            f"at least {request.fewest_examples} and {request.fewest_held_out} are needed. "
+            f"Which are held out is decided by what they say, and about {request.held_out_fraction:.0%} are; "
+            "add more text with: edge-client data add"
         )
 
 
