@@ -14,13 +14,11 @@ from edge_client.home import Home
 from edge_client.identity import load_identity
 from edge_client.store import open_store
 from edge_client.store.contributions import State
+from edge_client.store.records import LEFT
 from nightshift.host.clock import now_unix_s
 from nightshift.host.failpoints import failpoint
 from nightshift.host.files import exclusive_lock, sync_directory
 from nightshift.protocol.errors import NotJoinedError
-
-LEFT = "left_unix_s"
-"""When this device left a coordinator last: what that one did before is no fault of the next."""
 
 _OF_THE_COORDINATOR = (
     "log_size",

@@ -95,8 +95,8 @@ def _history(facts: dict[str, Any]) -> list[str]:
 
 def _facts(store: Store, *, running: bool) -> dict[str, Any]:
     from edge_client.agent import pace
-    from edge_client.agent.leaving import LEFT
     from edge_client.ledger import readable_time
+    from edge_client.store.records import LEFT
     from nightshift.host.clock import now_unix_s
 
     last = store.records.last_pass()

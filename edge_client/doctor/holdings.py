@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edge_client.adapters_in_use import load_adapter
-from edge_client.agent.leaving import LEFT
 from edge_client.configuration import Configuration, cache_directory
 from edge_client.home import Home
 from edge_client.identity import Membership
 from edge_client.store import Store
+from edge_client.store.records import LEFT
 from nightshift.host.clock import now_unix_s
 from nightshift.host.findings import Finding
 from nightshift.host.wording import number_of

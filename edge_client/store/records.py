@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 from edge_client.store.database import Database
 
+LEFT = "left_unix_s"
+"""When this device left a coordinator last: what that one did before is no fault of the next."""
+
 
 @dataclass(frozen=True, slots=True)
 class LedgerEntry:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from edge_client.agent.leaving import LEFT
 from edge_client.conditions.checklist import Machine
 from edge_client.conditions.system_bus import SystemBus
 from edge_client.configuration import ConditionSettings
@@ -20,7 +19,7 @@ from edge_client.machine_files import MachineFiles
 from edge_client.service.plan import Scope, plan_service
 from edge_client.service.systemd import Installed, service_unit
 from edge_client.store import open_store
-from edge_client.store.records import SecurityEvent
+from edge_client.store.records import LEFT, SecurityEvent
 from nightshift.host.clock import now_unix_s
 from nightshift.host.findings import Finding, Grade, exit_code
 from nightshift.protocol.errors import ExitCode
