@@ -23,6 +23,14 @@ from tests.support.stories import build_stories
 SETTINGS = {"EDGE_CLIENT_INFERENCE_THREADS": "1"}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def ctrl_c_is_heard() -> Iterator[None]:
+    """As in a person's shell: what a script starts in the background ignores SIGINT from its first moment."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("device")
