@@ -39,7 +39,7 @@ from edge_client.training.settings import TrainingSettings
 from edge_client.training.trainer import train
 from nightshift.host.clock import now_unix_s
 from nightshift.packages.package import ModelPackage
-from nightshift.protocol.adapters import AdapterLayout, Tensors
+from nightshift.protocol.adapters import AdapterLayout, Side, Tensors
 from nightshift.protocol.plan_checks import VerifiedPlan
 from tests.support.coordinators import TASK, make_home, make_task, make_token, open_home
 from tests.support.scripted_device import ScriptedDevice
@@ -199,17 +199,25 @@ def test_a_delta_scaled_beyond_the_bound_sets_the_cohort_aside(nights: Nights) -
 def test_a_flipped_sign_inside_the_bound_is_stopped_by_the_gate_though_its_maker_lies_about_what_it_measured(
     nights: Nights,
 ) -> None:
-    """The candidate is worse for every honest device; one liar moves the mean, but not the weight of the others."""
+    """The candidate is worse for every honest device; one liar moves the mean, but not the weight of the others.
 
-    def flipped(delta: Delta) -> Delta:
-        return -delta * np.float32(0.95 * ALL * CLIP_NORM / np.linalg.norm(delta))
-
+    Flipped is the sign of what all have learned together, which every device knows. That of the attacker's own delta
+    often hurts nobody: deltas of one night are nearly at right angles to each other.
+    """
+    untrained, _ = nights.releases()
     lie = {"loss_before": 0.0, "loss_served": 16.0, "better": 1.0, "devices_better": 1.0}
     nights.night()
     before, _ = nights.releases()
     nights.night()  # release 1 is served from here on
     good, _ = nights.releases()
     assert (before.number, good.number) == (0, 1)
+    layout, start = load_adapter(nights.deployment.objects, untrained)
+    learned = layout.delta(load_adapter(nights.deployment.objects, nights.releases()[1])[1], start, Side.B)
+
+    def flipped(_: Delta) -> Delta:
+        # As long as leaves room for the others' deltas below the bound.
+        return -learned * np.float32(0.85 * ALL * CLIP_NORM / np.linalg.norm(learned))
+
     found = nights.night(attack=flipped)  # release 3, made from 2 and the attack
     assert found.state is RoundState.PUBLISHED, found.reason
     served, poisoned = nights.releases()
