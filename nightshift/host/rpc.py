@@ -165,6 +165,9 @@ def from_rpc_error(error: grpc.RpcError, address: str) -> NightshiftError:
     text = printable(call.details() or "no reason given")[:MAX_TEXT_BYTES]
     if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
         return _unavailable(text, address)
+    if code is grpc.StatusCode.CANCELLED:
+        # Not by this side: a service that stops, or that cuts a call which lasts too long, says so.
+        return UnreachableError(f"the coordinator at {address} broke off the call; it will be tried again")
     if code in (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED):
         return RevokedError(f"the coordinator at {address} refuses this device: {text}")
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in text:

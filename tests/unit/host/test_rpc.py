@@ -371,6 +371,7 @@ def test_status_details_that_say_nothing_leave_the_code_to_speak(
     [
         ("UNAVAILABLE", UnreachableError),
         ("DEADLINE_EXCEEDED", UnreachableError),
+        ("CANCELLED", UnreachableError),
         ("PERMISSION_DENIED", RevokedError),
         ("UNAUTHENTICATED", RevokedError),
         ("RESOURCE_EXHAUSTED", OverloadedError),
@@ -378,7 +379,6 @@ def test_status_details_that_say_nothing_leave_the_code_to_speak(
         ("OUT_OF_RANGE", MalformedError),
         ("INTERNAL", RequestError),
         ("UNKNOWN", RequestError),
-        ("CANCELLED", RequestError),
         ("UNIMPLEMENTED", RequestError),
         ("DATA_LOSS", RequestError),
     ],
