@@ -36,6 +36,7 @@ class Receiver(ScriptedCoordinator):
     received: bytearray = field(default_factory=bytearray)
     offsets: list[int] = field(default_factory=list)
     cuts: list[int] = field(default_factory=list)
+    breaks_off: bool = False
     refusal: NightshiftError | None = None
     claim: int | None = None
 
@@ -54,6 +55,9 @@ class Receiver(ScriptedCoordinator):
                 assert piece.offset == len(self.received)
             self.received += piece.data
             if cut is not None and len(self.received) >= cut:
+                if self.breaks_off:  # as the service does when it stops, or the stream lasts too long
+                    context.cancel()
+                    return device_pb2.UploadResponse()
                 abort(context, UnreachableError("the line went dead"))
         complete = len(self.received) == len(BODY)
         return device_pb2.UploadResponse(offset=len(self.received), complete=complete)
@@ -95,8 +99,11 @@ def test_everything_arrives_and_the_bytes_are_erased(session: Session, receiver:
     assert "at least 3 devices" in entry.sentence
 
 
-def test_a_cut_upload_goes_on_from_the_acknowledged_byte(session: Session, receiver: Receiver) -> None:
-    receiver.cuts = [70_000, 150_000]
+@pytest.mark.parametrize("breaks_off", [False, True])
+def test_a_cut_upload_goes_on_from_the_acknowledged_byte(
+    session: Session, receiver: Receiver, breaks_off: bool
+) -> None:
+    receiver.cuts, receiver.breaks_off = [70_000, 150_000], breaks_off
     uploads.send(session, journaled(session))
     assert bytes(receiver.received) == BODY
     assert receiver.offsets[0] == 0
