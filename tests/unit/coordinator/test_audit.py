@@ -20,6 +20,7 @@ from coordinator.home import Home
 from coordinator.models import catalogue
 from coordinator.releases.decisions import start_again
 from coordinator.releases.publication import newest_release
+from coordinator.rounds import advance
 from coordinator.rounds.plans import open_round
 from coordinator.storage.rows import AuditRow, Base, Device, Task, Token
 from nightshift.admin.v1 import admin_pb2 as pb
@@ -129,7 +130,13 @@ WITHOUT_A_ROW = {"StoreArtefact"}
 
 
 @pytest.fixture
-def coordinator(served: Deployment, join: Join, package: Path) -> Coordinator:
+def unticked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing happens by itself: a moment after it started, a coordinator signs its release metadata again."""
+    monkeypatch.setattr(advance, "TICK_S", 3600)
+
+
+@pytest.fixture
+def coordinator(unticked: None, served: Deployment, join: Join, package: Path) -> Coordinator:
     make_task(served, package)
     devices = [join() for _ in range(3)]
     for device in devices:
