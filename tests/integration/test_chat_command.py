@@ -169,7 +169,7 @@ def test_ctrl_c_stops_the_answer_and_keeps_the_conversation(terminal: Terminal, 
     started = time.monotonic()
     terminal.ctrl_c()
     terminal.read_until(r"\n> ")
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 15, "the answer would go on for minutes"
     terminal.type("again\n")
     terminal.read_until(r"again\r\n[^\r]{20}")
     terminal.ctrl_c()

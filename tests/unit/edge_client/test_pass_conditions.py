@@ -188,7 +188,7 @@ def test_sigterm_outside_of_training_ends_the_pass_at_once(device: Device) -> No
             began = time.monotonic()
             _, stderr = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 15, "the silent coordinator would be waited for longer"
     assert b"stopped" in stderr
     assert "stopped by a person or by the system" in device.json("status")["last_pass"]
 

@@ -301,7 +301,7 @@ def test_a_running_step_can_be_interrupted(
     timer.join()
     assert outcome.stopped == "battery low"
     assert outcome.steps_done < 50
-    assert time.monotonic() - started < 15.0
+    assert time.monotonic() - started < 60.0
     assert (tmp_path / "checkpoint").exists()
 
 
