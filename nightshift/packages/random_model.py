@@ -19,6 +19,9 @@ from nightshift.packages.gguf_writer import GgufWriter, TensorPlan, array_entry,
 from nightshift.packages.vocabulary import TokenType
 from nightshift.protocol.manifest import ModelDimensions
 
+END_TOKEN = 2
+"""Of the SentencePiece vocabulary below."""
+
 SMALL = ModelDimensions(
     family="llama",
     layers=2,
@@ -76,6 +79,7 @@ def write_random_model(
     matrix_type: TensorType = TensorType.F16,
     tokenizer_entries: Sequence[bytes] | None = None,
     licence: str = "cc0-1.0",
+    endless: bool = False,
 ) -> None:
     """Write a GGUF file.
 
@@ -86,6 +90,8 @@ def write_random_model(
         matrix_type: F16 or F32.
         tokenizer_entries: Ready-made metadata entries of another tokenizer for the same vocabulary size.
         licence: What `general.license` says; random numbers are nobody's work.
+        endless: The token that ends an answer is never the likeliest: with tied embeddings its logit is 0, and among
+            all the others there is one above.
     """
     generator = np.random.default_rng(seed)
     architecture = Architecture(dimensions, FAMILIES[dimensions.family], np.empty(0, np.float32))
@@ -100,6 +106,8 @@ def write_random_model(
     with GgufWriter(path, entries, plans) as writer:
         for source, plan in zip(sources, plans, strict=True):
             values = _draw(source, generator)
+            if endless and source.gguf_name == "token_embd.weight":
+                values[END_TOKEN] = 0.0
             stored = values if plan.type is TensorType.F32 else values.astype(np.float16)
             writer.write(plan.name, stored.view(np.uint8))
 
@@ -130,7 +138,7 @@ def sentencepiece_entries(size: int) -> list[bytes]:
         array_entry("tokenizer.ggml.scores", ValueType.FLOAT32, scores),
         array_entry("tokenizer.ggml.token_type", ValueType.INT32, [int(kind) for kind in types]),
         entry("tokenizer.ggml.bos_token_id", 1),
-        entry("tokenizer.ggml.eos_token_id", 2),
+        entry("tokenizer.ggml.eos_token_id", END_TOKEN),
         entry("tokenizer.ggml.unknown_token_id", 0),
         entry("tokenizer.ggml.add_bos_token", value=True),
     ]

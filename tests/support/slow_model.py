@@ -1,4 +1,4 @@
-"""A model with random weights whose answers take many seconds: something to interrupt."""
+"""A model with random weights whose likeliest answers have no end and take minutes: something to interrupt."""
 
 from __future__ import annotations
 
@@ -27,5 +27,5 @@ DIMENSIONS = ModelDimensions(
 
 def build_slow_model(directory: Path) -> ModelPackage:
     """The package in a new folder below `directory`."""
-    write_random_model(directory / "slow.gguf", DIMENSIONS, seed=3)
+    write_random_model(directory / "slow.gguf", DIMENSIONS, seed=3, endless=True)
     return build_package(directory / "slow.gguf", directory / "package")

@@ -243,3 +243,17 @@ def test_random_models_are_reproducible(tmp_path: Path) -> None:
     assert build_package(tmp_path / "c", tmp_path / "package").manifest.dimensions.family == "qwen2"
     with pytest.raises(ValueError, match="at least 354"):
         sentencepiece_entries(300)
+
+
+def test_the_end_token_of_an_endless_random_model_is_all_zero_and_nothing_else_is(tmp_path: Path) -> None:
+    write_random_model(tmp_path / "plain", SMALL, seed=4)
+    write_random_model(tmp_path / "endless", SMALL, seed=4, endless=True)
+    with GgufFile.open(tmp_path / "plain") as plain, GgufFile.open(tmp_path / "endless") as endless:
+        end_token = endless.integer("tokenizer.ggml.eos_token_id")
+        shape = (SMALL.vocabulary, SMALL.hidden)
+        for name in plain.tensors:
+            before, after = plain.tensor_bytes(name).copy(), endless.tensor_bytes(name).copy()
+            if name == "token_embd.weight":
+                assert not after.view(np.float16).reshape(shape)[end_token].any()
+                before.view(np.float16).reshape(shape)[end_token] = 0
+            assert (before == after).all(), name
