@@ -9,6 +9,7 @@ import pytest
 from tests.support import nights
 from tests.support.fleets import Snapshots
 from tests.support.nights import Night
+from tests.support.plans import Cohort, World
 
 NightOf = Callable[..., Night]
 
@@ -33,3 +34,17 @@ def night(night_of: NightOf) -> Night:
     parameters = made.plan.document.parameters
     assert (parameters.committee_size, parameters.corrupt, parameters.threshold) == (6, 1, 5)
     return made
+
+
+@pytest.fixture
+def world() -> World:
+    """Everybody honest, without processes and rows; see tests/support/plans.py."""
+    return World.make()
+
+
+@pytest.fixture
+def honest(world: World) -> Cohort:
+    """A cohort of that world whose plan is as it should be."""
+    cohort = world.open_cohort()
+    cohort.verify()
+    return cohort

@@ -139,7 +139,7 @@ def test_a_package_folder_that_lies_is_refused(device: Device, tmp_path: Path, h
 
 
 def test_k_quants_answer_through_llama_cpp_and_say_what_training_needs(device: Device, tmp_path: Path) -> None:
-    llama_cpp = pytest.importorskip("llama_cpp")
+    llama_cpp = pytest.importorskip("llama_cpp", reason="needs the llama extra (llama-cpp-python)")
     shape = dataclasses.replace(SMALL, hidden=256, ffn=512, heads=4, kv_heads=2, head_dim=64)
     write_random_model(tmp_path / "r.gguf", shape, seed=1, matrix_type=TensorType.F32)
     settings = llama_cpp.llama_model_quantize_default_params()
