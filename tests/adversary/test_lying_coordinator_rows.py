@@ -1,6 +1,6 @@
 """A coordinator whose rows are a lie: it pretends that a set or a round never was, and serves honestly from there.
 
-The lies are made by tests/support/lying_coordinator.py while nothing is serving;
+The lies are made by tests/support/lying_rows.py while nothing is serving;
 what the coordinator then says is signed, logged and consistent in itself. Only
 what the real device remembers can refuse it.
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import lying_coordinator
+from tests.support import lying_rows
 from tests.support.fleets import TASK, Fleet, Snapshots, device_id, query
 from tests.support.refusals import NOT_NOW, UNVERIFIED, refused
 
@@ -30,7 +30,7 @@ def test_a_second_set_for_an_answered_cohort(snapshots: Snapshots, fleet_from: F
     """
     fleet = fleet_from(snapshots.answered(6, 1))
     first, second = fleet.devices[:2]
-    lying_coordinator.second_set(fleet.coordinator.directory)
+    lying_rows.second_set(fleet.coordinator.directory)
     with fleet.serving():
         refused(first, UNVERIFIED, kind="EQUIVOCATION", because="a second set of contributors")
         assert not query(fleet.database, "SELECT 1 FROM answers")
@@ -43,7 +43,7 @@ def test_a_set_below_the_minimum(snapshots: Snapshots, fleet_from: FleetFrom) ->
     Stopped by nightshift/protocol/plan_checks.py, `verify_bundle`, on every member; nothing opens.
     """
     fleet = fleet_from(snapshots.uploaded(3, 3))
-    lying_coordinator.second_set(fleet.coordinator.directory)
+    lying_rows.second_set(fleet.coordinator.directory)
     with fleet.serving():
         for member in fleet.devices:
             refused(member, UNVERIFIED, kind="VERIFICATION_FAILED", because="2 contributors; the plan allows 3 to 3")
@@ -60,7 +60,7 @@ def test_a_swapped_share(snapshots: Snapshots, fleet_from: FleetFrom) -> None:
     seats = query(fleet.database, "SELECT device_id FROM committee_seats ORDER BY member_index")
     by_id = {device_id(device): device for device in fleet.devices}
     members = [by_id[seat["device_id"].hex()] for seat in seats]
-    lying_coordinator.swap_share(fleet.coordinator.directory, 1)
+    lying_rows.swap_share(fleet.coordinator.directory, 1)
     with fleet.serving():
         for member in members:
             refused(member, UNVERIFIED, kind="SHARE_REFUSED", because="its signature")
@@ -70,7 +70,7 @@ def test_a_swapped_share(snapshots: Snapshots, fleet_from: FleetFrom) -> None:
 
 
 @pytest.mark.parametrize(
-    "pretend", [lying_coordinator.forget_round, lying_coordinator.void_without_a_word], ids=["never was", "is void"]
+    "pretend", [lying_rows.forget_round, lying_rows.void_without_a_word], ids=["never was", "is void"]
 )
 def test_a_second_plan_for_the_same_parent(
     pretend: Callable[[Path], None], snapshots: Snapshots, fleet_from: FleetFrom
@@ -100,7 +100,7 @@ def test_a_second_plan_right_after_a_void(snapshots: Snapshots, fleet_from: Flee
     fleet = fleet_from(snapshots.uploaded(3, 2))
     contributed, _, fresh = fleet.devices
     fleet.coordinator.command("round", "abort", f"{TASK}/1", "--yes")
-    lying_coordinator.forgive_contributions(fleet.coordinator.directory)
+    lying_rows.forgive_contributions(fleet.coordinator.directory)
     fleet.open_round()
     with fleet.serving():
         refused(contributed, NOT_NOW, kind="DECLINED", because="contributes to the same parent again only when")
@@ -126,6 +126,6 @@ def test_a_restored_member_and_a_second_set_together_are_a_limit(snapshots: Snap
     image.rename(member.home)
     shutil.rmtree(fleet.coordinator.directory)
     before.rename(fleet.coordinator.directory)
-    lying_coordinator.second_set(fleet.coordinator.directory)
+    lying_rows.second_set(fleet.coordinator.directory)
     with fleet.serving():
         assert len(member.run().json["answered"]) == 1

@@ -7,9 +7,7 @@ coordinator. A lie has every key that the coordinator has: whatever can be
 signed is signed, whatever can be logged is logged, so that only the check in
 question can refuse it.
 
-Lies that a coordinator tells by its rows alone (a set or a cohort that it
-pretends never was) are the functions below `Told by the rows`: a test calls
-them while nothing is serving, and serves honestly afterwards.
+Lies that a coordinator tells by its rows alone are in `lying_rows`.
 """
 
 from __future__ import annotations
@@ -17,10 +15,8 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
-import sqlite3
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,12 +25,11 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from coordinator.aggregation.documents import document_of
-from coordinator.deployment import Deployment, opened
+from coordinator.deployment import Deployment
 from coordinator.log import LogSnapshot
 from coordinator.releases import decisions, publication, repository
 from coordinator.rounds.prekeys import signed
-from coordinator.rounds.transitions import contributor, counted, unfinished
+from coordinator.rounds.transitions import unfinished
 from coordinator.service import listeners
 from coordinator.service.device import DeviceServicer
 from coordinator.storage import artefacts
@@ -48,9 +43,7 @@ from nightshift.protocol.plan import committee_seed, plan_hash, pool_digest, pre
 from nightshift.protocol.release import release_id, sign_release
 from nightshift.protocol.revocation import sign_revocation
 from nightshift.protocol.secagg.committee import committee_size, draw
-from nightshift.protocol.secagg.contributors import set_hash
 from nightshift.protocol.secagg.parameters import CohortParameters
-from nightshift.protocol.secagg.sealing import seal, seal_info
 from nightshift.v1 import device_pb2, log_pb2, plan_pb2, release_pb2
 from tests.support.authority import Authority
 from tests.support.lying_metadata import AT_METADATA
@@ -494,93 +487,6 @@ def told() -> str:
         return Path(path).read_text("utf-8") if path else ""
     except FileNotFoundError:
         return ""
-
-
-# Told by the rows.
-
-
-def forget_round(directory: Path) -> None:
-    """Pretend that the only round never was: its rows are gone. The log keeps its entries; it cannot do otherwise."""
-    with _rows(directory) as connection:
-        parts = ("upload_parts", "answers", "contributions", "committee_seats", "assignments")
-        for table in (*parts, "cohorts", "rounds"):
-            connection.execute(f"DELETE FROM {table}")
-
-
-def void_without_a_word(directory: Path) -> None:
-    """Pretend that the only round ended without a sum, and log nothing."""
-    with _rows(directory) as connection:
-        connection.execute("UPDATE cohorts SET state = 'void', ended_unix_s = ?, erased = 1", (now_unix_s(),))
-        connection.execute("UPDATE rounds SET state = 'void', ended_unix_s = ?", (now_unix_s(),))
-    forgive_contributions(directory)
-
-
-def forgive_contributions(directory: Path) -> None:
-    """Pretend that nothing was counted yet, so that everybody is asked again at once."""
-    with _rows(directory) as connection:
-        connection.execute("UPDATE contributions SET state = 'discarded'")
-
-
-@contextmanager
-def _rows(directory: Path) -> Iterator[sqlite3.Connection]:
-    with closing(sqlite3.connect(directory / "coordinator.sqlite3")) as connection:
-        # Foreign keys are off here: a liar's rows need not agree with each other.
-        yield connection
-        connection.commit()
-
-
-def second_set(directory: Path) -> None:
-    """Freeze the only round once more, without its last contributor; the new set is logged, answers are forgotten."""
-    with opened(directory) as deployment:
-        with deployment.database.reading() as session:
-            (cohort,) = unfinished(session)
-            dropped = counted(session, cohort)[-1].device_id
-        with _rows(directory) as connection:
-            connection.execute("DELETE FROM answers")
-            connection.execute("UPDATE contributions SET state = 'discarded' WHERE device_id = ?", (dropped,))
-        _freeze_again(deployment)
-
-
-def swap_share(directory: Path, index: int) -> None:
-    """Replace the share of the first contributor for one member by one that the coordinator made and knows.
-
-    It is sealed to the member's prekey as the contributor would, its hash stands in
-    the set, and the set is logged. What is missing is the contributor's signature.
-    """
-    with opened(directory) as deployment:
-        with deployment.database.transaction() as session:
-            (cohort,) = unfinished(session)
-            document = document_of(cohort)
-            victim = counted(session, cohort)[0]
-            assert victim.sealed_key is not None
-            assert victim.sealed_sha256 is not None
-            member = document.committee[index - 1].prekey
-            known = bytes(document.parameters.share_bytes * 4096)
-            info = seal_info(cohort.plan_hash, DeviceId(victim.device_id), member.device_id)
-            sealed = seal(known, member.public, info)
-            start = (index - 1) * len(sealed)
-            body = bytearray(deployment.objects.get(victim.sealed_key))
-            body[start : start + len(sealed)] = sealed
-            deployment.objects.put(victim.sealed_key, bytes(body))
-            hashes = bytearray(victim.sealed_sha256)
-            hashes[32 * (index - 1) : 32 * index] = hashlib.sha256(sealed).digest()
-            victim.sealed_sha256 = bytes(hashes)
-        _freeze_again(deployment)
-
-
-def _freeze_again(deployment: Deployment) -> None:
-    with deployment.database.transaction() as session:
-        (cohort,) = unfinished(session)
-        contributors = [contributor(row) for row in counted(session, cohort)]
-        cohort.counted = len(contributors)
-        cohort.set_hash = set_hash(cohort.plan_hash, contributors)
-        cohort.set_position = deployment.log.append(
-            session,
-            log_pb2.LOG_ENTRY_KIND_SET,
-            time_unix_s=now_unix_s(),
-            subject=cohort.cohort_id,
-            digest=cohort.set_hash,
-        )
 
 
 def main() -> None:
