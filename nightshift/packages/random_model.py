@@ -92,7 +92,12 @@ def write_random_model(
         licence: What `general.license` says; random numbers are nobody's work.
         endless: The token that ends an answer is never the likeliest: with tied embeddings its logit is 0, and among
             all the others there is one above.
+
+    Raises:
+        ValueError: Endless with another tokenizer or embeddings that are not tied.
     """
+    if endless and (tokenizer_entries or not dimensions.tied_embeddings):
+        raise ValueError("an endless model has this module's tokenizer and tied embeddings")
     generator = np.random.default_rng(seed)
     architecture = Architecture(dimensions, FAMILIES[dimensions.family], np.empty(0, np.float32))
     sources = architecture.tensors()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from coordinator.storage.migration import migrate
 from coordinator.storage.rows import Setting
 from nightshift.protocol.errors import UnavailableError
 from nightshift.v1 import device_pb2
-from tests.support.fleets import Snapshots
+from tests.support.fleets import Snapshots, wait_until
 from tests.support.nights import night
 from tests.support.outages import assert_unavailable
 from tests.support.stores import PostgreSql, postgresql
@@ -37,13 +37,6 @@ def own_server() -> Iterator[PostgreSql]:
 
 def no_clock(seconds: float) -> None:
     """Time is not moved here."""
-
-
-def wait_for(condition: Callable[[], object], timeout_s: float = 30.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come in time"
-        time.sleep(0.1)
 
 
 def test_a_database_that_stops_and_comes_back(own_server: PostgreSql, tmp_path: Path, snapshots: Snapshots) -> None:
@@ -75,7 +68,7 @@ def test_a_database_that_stops_and_comes_back(own_server: PostgreSql, tmp_path: 
             made.devices[0].check_in()
         own_server.start()
         made.answer(*made.members())
-        wait_for(lambda: made.cohort().ended_unix_s)
+        wait_until(lambda: bool(made.cohort().ended_unix_s))
         made.require_exact_sum(prepared)
         assert made.cohort().set_hash == frozen
 

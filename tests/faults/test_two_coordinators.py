@@ -34,6 +34,7 @@ from tests.support.coordinators import (
     make_token,
     open_home,
 )
+from tests.support.fleets import wait_until
 from tests.support.scripted_device import Prepared, ScriptedDevice
 from tests.support.stores import S3, PostgreSql
 
@@ -93,10 +94,7 @@ class Pair:
             return session.scalars(select(Cohort)).one()
 
     def wait_for(self, condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
-        deadline = time.monotonic() + timeout_s
-        while not condition():
-            assert time.monotonic() < deadline, "it did not come in time"
-            time.sleep(0.1)
+        wait_until(condition, limit_s=timeout_s)
 
     def releases(self) -> list[int]:
         with self.looking.database.reading() as session:

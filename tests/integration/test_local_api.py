@@ -18,7 +18,6 @@ import psutil
 import pytest
 
 from edge_client.data.examples import Message
-from edge_client.engines.isolated import CANCEL_WITHIN_S
 from edge_client.engines.llama_engine import LlamaEngine
 from edge_client.engines.onnx_engine import OnnxEngine
 from edge_client.engines.sampling import SamplingSettings
@@ -29,7 +28,7 @@ from edge_client.store import open_store
 from nightshift.packages.package import ModelPackage
 from nightshift.protocol.adapters import AdapterLayout, Tensors
 from tests.support.local_api import Server, adopt, command, environment, events, put_package, serving
-from tests.support.slow_model import build_slow_model
+from tests.support.slow_model import STOPPED_WITHIN_S, build_slow_model
 from tests.support.stories import build_stories
 
 CANARY = "kingfisher-9141-canary"
@@ -37,8 +36,6 @@ TALE = "Once upon a time"
 ASK: list[Any] = [{"role": "user", "content": TALE}]
 BOTH = ["onnx", pytest.param("llama", marks=pytest.mark.llama)]
 ENDLESS = 8000
-LONG_S = 5 * CANCEL_WITHIN_S
-"""What a busy machine may take for it; an endless answer takes minutes."""
 
 
 @dataclass(frozen=True)
@@ -298,7 +295,7 @@ def test_a_vanished_reader_of_a_stream_frees_the_engine(slow: Server) -> None:
     started = time.monotonic()
     connection.close()
     slow.wait_for(idle)
-    assert time.monotonic() - started < LONG_S
+    assert time.monotonic() - started < STOPPED_WITHIN_S
     status, _, body = slow.post("/v1/completions", {"prompt": "x", "max_tokens": 3})
     assert status == 200
     assert json.loads(body)["usage"]["completion_tokens"] == 3
@@ -310,7 +307,7 @@ def test_a_vanished_waiter_for_a_whole_answer_frees_the_engine(slow: Server) -> 
         connection.sendall(slow.message("/v1/completions", {"prompt": "x", "max_tokens": ENDLESS, "temperature": 0}))
         slow.wait_for(lambda state: state["running"] == 1)
         time.sleep(0.2)
-    slow.wait_for(idle, within_s=LONG_S)
+    slow.wait_for(idle, within_s=STOPPED_WITHIN_S)
 
 
 def test_answers_come_in_the_order_of_the_questions(slow: Server) -> None:

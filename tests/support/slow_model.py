@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from edge_client.engines.isolated import CANCEL_WITHIN_S
 from nightshift.packages.build import build_package
 from nightshift.packages.package import ModelPackage
 from nightshift.packages.random_model import write_random_model
 from nightshift.protocol.manifest import ModelDimensions
+
+STOPPED_WITHIN_S = 5 * CANCEL_WITHIN_S
+"""As long as a busy machine may take to stop an answer."""
 
 DIMENSIONS = ModelDimensions(
     family="llama",

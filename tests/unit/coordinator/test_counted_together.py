@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from nightshift.host.clock import now_unix_s
 from nightshift.protocol.errors import RevokedError, SignatureInvalidError
 from nightshift.protocol.secagg.running_sum import RunningSum
 from tests.support.coordinators import TASK, make_task
+from tests.support.fleets import wait_until
 from tests.support.scripted_device import Prepared, ScriptedDevice
 
 DEVICES = 5
@@ -84,19 +84,12 @@ def held_back(served: Deployment, prepared: list[Upload]) -> Iterator[list[Futur
             sent = []
             for number, (device, one) in enumerate(prepared):
                 sent.append(pool.submit(device.upload, one))
-                until(lambda: complete(served) == number + 1)  # noqa: B023 - asked within the same turn
-                until(lambda: served.counting.waiting(cohort_id) == number)  # noqa: B023 - the same
+                wait_until(lambda: complete(served) == number + 1)  # noqa: B023 - asked within the same turn
+                wait_until(lambda: served.counting.waiting(cohort_id) == number)  # noqa: B023 - the same
             yield sent
         finally:
             for _ in range(SUMS_IN_MEMORY):
                 served.sums.release()
-
-
-def until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + LIMIT_S
-    while not true():
-        assert time.monotonic() < deadline, "it does not come true"
-        time.sleep(0.01)
 
 
 def complete(deployment: Deployment) -> int:
@@ -184,7 +177,7 @@ def test_one_contribution_that_comes_twice_at_once_is_counted_once(served: Deplo
             row = session.get_one(Device, device.device_id)
         cohort_id = only_cohort(served).cohort_id
         again = pool.submit(uploads.finish, served, row, cohort_id, now_unix_s())
-        until(lambda: served.counting.waiting(cohort_id) == 2)
+        wait_until(lambda: served.counting.waiting(cohort_id) == 2)
         served.sums.release()  # one that `held_back` took: else this block would wait for its own end
         again.result(LIMIT_S)
         served.sums.acquire()

@@ -257,3 +257,6 @@ def test_the_end_token_of_an_endless_random_model_is_all_zero_and_nothing_else_i
                 assert not after.view(np.float16).reshape(shape)[end_token].any()
                 before.view(np.float16).reshape(shape)[end_token] = 0
             assert (before == after).all(), name
+    untied = dataclasses.replace(SMALL, tied_embeddings=False)
+    with pytest.raises(ValueError, match="tied embeddings"):
+        write_random_model(tmp_path / "untied", untied, seed=4, endless=True)
